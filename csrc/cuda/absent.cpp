@@ -1,0 +1,16 @@
+// Stands in for the CUDA kernels in a build without nvcc.
+#include "../kernels.h"
+
+namespace headstart::cuda {
+namespace {
+
+constexpr const char* kAbsent = "this build of headstart has no CUDA kernels; reinstall it where nvcc is found";
+
+}  // namespace
+
+const char* affine(const AffineParams&, void*) { return kAbsent; }
+const char* mixture(const MixtureParams&, void*) { return kAbsent; }
+const char* mixture_sample(const MixtureSampleParams&, void*) { return kAbsent; }
+const char* uniform(const UniformParams&, void*) { return kAbsent; }
+
+}  // namespace headstart::cuda

@@ -1,0 +1,91 @@
+// The whole kernel API. Plain structs of addresses and sizes: no framework, no ownership, no checks (those are made in
+// Python, before any pointer is taken). `rows` are samples B, `columns` elements D of one sample; tensors are
+// contiguous; every size is 64-bit.
+#pragma once
+
+#include <cstdint>
+
+#include "math/philox.h"
+
+namespace headstart {
+
+enum class Type : int { f32 = 0, f64 = 1, f16 = 2, bf16 = 3 };
+
+// out = a x + sum_j b_j y_j + noise_scale z;  out_scaled = scale out.  z is skipped when noise_scale is 0.
+struct AffineParams {
+  std::int64_t rows, columns;
+  Type type;         // of x and out: f32 or f64
+  const void* x;     // may be null: then a x is 0
+  double a;
+  int inputs;        // 0 to 4
+  const void* y[4];
+  Type y_type[4];
+  double b[4];
+  double noise_scale;
+  Address address;
+  void* out;         // may be null when out_scaled is not
+  void* out_scaled;  // may be null
+  Type out_scaled_type;
+  double scale;
+};
+
+// Mixture posterior at one noise level; the tables are those of math/component.h. With `projection` given, y is read
+// from it and the sum over axes is left to the caller, who gets its coefficients g_k gain_r y_r in `coefficient`.
+struct MixtureParams {
+  std::int64_t rows, components, columns, rank;
+  Type type;                       // of every tensor: f32 or f64
+  const void* x;                   // [B, D]
+  const void* mean;                // [K, D]
+  const void* precision;           // [K, V]
+  const void* keep;                // [K, V]
+  std::int64_t variance_columns;   // V: D or 1
+  const void* axes;                // [K, R, D], null when rank is 0 or projection is given
+  const void* drop;                // [K, R]
+  const void* gain;                // [K, R]
+  const void* log_constant;        // [K] or [B, K]: log weight + constant
+  std::int64_t log_constant_stride;  // 0 or K
+  const void* projection;          // [B, K, R] or null
+  void* log_prob;                  // [B]
+  void* responsibility;            // [B, K]
+  void* denoised;                  // [B, D] or null
+  void* coefficient;               // [B, K, R] or null
+};
+
+// x = mean_k + deviation_k n + sum_r factor_kr z_r axes_kr, k = component[row]
+struct MixtureSampleParams {
+  std::int64_t rows, columns, rank;
+  Type type;                      // of every floating tensor: f32 or f64
+  const std::int64_t* component;  // [B]
+  const void* mean;               // [K, D]
+  const void* deviation;          // [K, V]
+  std::int64_t variance_columns;  // V: D or 1
+  const void* axes;               // [K, R, D] or null
+  const void* factor;             // [K, R] or null
+  Address floor, along;           // addresses of n and of z
+  void* out;                      // [B, D]
+};
+
+struct UniformParams {
+  std::int64_t rows;
+  Address address;
+  double* out;  // [B]
+};
+
+namespace cpu {
+void affine(const AffineParams& params, int threads);
+void mixture(const MixtureParams& params, int threads);
+void mixture_sample(const MixtureSampleParams& params, int threads);
+void uniform(const UniformParams& params, int threads);
+const char* isa();                // vector width in use: "baseline", "avx2", "avx512"
+bool set_isa(const char* name);   // false: unknown here
+}  // namespace cpu
+
+namespace cuda {
+// Launches on `stream` (a cudaStream_t) of the current device; returns nullptr, or the error's text.
+const char* affine(const AffineParams& params, void* stream);
+const char* mixture(const MixtureParams& params, void* stream);
+const char* mixture_sample(const MixtureSampleParams& params, void* stream);
+const char* uniform(const UniformParams& params, void* stream);
+}  // namespace cuda
+
+}  // namespace headstart

@@ -1,0 +1,156 @@
+"""Every op in plain float64 torch: the oracle of the tests, and the formulas to read first.
+
+Slow on purpose and independent of the compiled code: Philox runs on int64 tensors, normals use the library's
+logarithm and sine, Gaussian components use dense covariance matrices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MASK = 0xFFFFFFFF
+
+
+class Noise(NamedTuple):
+    """The noise term of an affine row: `scale * z`, `z` at address (seed, offset + row, step, element, stream)."""
+
+    scale: float
+    seed: int
+    step: int
+    offset: int = 0
+    stream: int = 1
+
+
+class Components(NamedTuple):
+    """Gaussian components with covariance `diag(variance_k) + axes_k^T diag(spread_k) axes_k`.
+
+    Fields:
+        mean: `[K, D]`.
+        variance: `[K, D]` (then `axes` is None), or `[K, 1]`: the same in every direction.
+        axes: `[K, R, D]` with orthonormal rows, or None.
+        spread: `[K, R]`, variance along each axis beyond `variance`, at least 0, or None.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    axes: Tensor | None = None
+    spread: Tensor | None = None
+
+
+class Posterior(NamedTuple):
+    """`log_prob` `[B]`, `responsibility` `[B, K]` and the posterior mean `denoised` `[B, D]` (None: not asked for)."""
+
+    log_prob: Tensor
+    responsibility: Tensor
+    denoised: Tensor | None
+
+
+def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> list[Tensor]:
+    """Philox4x32-10: four 32-bit words (int64 tensors) from a counter of four and a key of two words.
+
+    Reference: "Parallel random numbers: as easy as 1, 2, 3" (Salmon et al., 2011,
+    https://doi.org/10.1145/2063384.2063405).
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = (p1 >> 32) & MASK ^ c1 ^ k0, p1 & MASK, (p0 >> 32) & MASK ^ c3 ^ k1, p0 & MASK
+        k0, k1 = (k0 + 0x9E3779B9) & MASK, (k1 + 0xBB67AE85) & MASK
+    return [c0, c1, c2, c3]
+
+
+def words(rows: int, groups: int, seed: int, step: int, offset: int, stream: int) -> Tensor:
+    """Random words `[rows, groups, 4]` of samples `offset + row`."""
+    sample = torch.arange(offset, offset + rows)[:, None].expand(rows, groups)
+    group = torch.arange(groups)[None].expand(rows, groups)
+    constant = torch.ones_like(group)
+    key = (seed & MASK, (seed >> 32) & MASK)
+    return torch.stack(philox([group, sample, step * constant, stream * constant], key), dim=-1)
+
+
+def box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]:
+    """Two normals from two words: `sqrt(-2 ln u) (cos, sin)(angle)`, `u = (floor(w / 2) + 1/2) / 2^31` in (0, 1).
+
+    Reference: "A Note on the Generation of Random Normal Deviates" (Box, Muller, 1958,
+    https://doi.org/10.1214/aoms/1177706645).
+    """
+    u = ((radius_word >> 1).double() + 0.5) / 2**31
+    angle = angle_word.double() / 2**32 * (2 * math.pi)
+    radius = (-2 * u.log()).sqrt()
+    return radius * angle.cos(), radius * angle.sin()
+
+
+def normal(shape: Sequence[int], seed: int, step: int, offset: int = 0, *, stream: int = 0) -> Tensor:
+    """Standard normals `[n, *shape]`; element e of sample i depends on (seed, offset + i, step, e, stream) alone."""
+    rows, columns = shape[0], math.prod(shape[1:])
+    w = words(rows, -(-columns // 4), seed, step, offset, stream)
+    z0, z1 = box_muller(w[..., 0], w[..., 1])
+    z2, z3 = box_muller(w[..., 2], w[..., 3])
+    return torch.stack([z0, z1, z2, z3], dim=-1).reshape(rows, -1)[:, :columns].reshape(tuple(shape))
+
+
+def uniform(n: int, seed: int, step: int = 0, offset: int = 0, *, stream: int = 2) -> Tensor:
+    """Uniforms in (0, 1], one per sample index, of 53 bits."""
+    w = words(n, 1, seed, step, offset, stream)[:, 0]
+    return (((w[:, 0] << 21) | (w[:, 1] >> 11)).double() + 1) / 2**53
+
+
+def noise(x: Tensor, scale: float, seed: int, step: int, offset: int = 0, *, stream: int = 1) -> Tensor:
+    """`x + scale * z` in float64."""
+    return x.double() + scale * normal(x.shape, seed, step, offset, stream=stream)
+
+
+def affine(x: Tensor, a: float, terms: Sequence[tuple[float, Tensor]], noise: Noise | None = None) -> Tensor:
+    """`a x + sum_j b_j y_j + scale z` in float64."""
+    out = a * x.double()
+    for b, y in terms:
+        out = out + b * y.double()
+    if noise is not None:
+        out = out + noise.scale * normal(x.shape, noise.seed, noise.step, noise.offset, stream=noise.stream)
+    return out
+
+
+def covariance(components: Components) -> Tensor:
+    """Dense covariance matrices `[K, D, D]`."""
+    mean, variance, axes, spread = (None if t is None else t.double() for t in components)
+    dense = torch.diag_embed(variance.expand_as(mean))
+    if axes is not None:
+        dense = dense + axes.mT @ (spread[..., None] * axes)
+    return dense
+
+
+def mixture_posterior(
+    x: Tensor, components: Components, log_weight: Tensor, sigma: float, denoise: bool = True
+) -> Posterior:
+    """Mixture law of `x = x0 + sigma n` `[B, D]`: log-density, responsibilities, `E[x0 | x]`, in float64."""
+    x, mean, clean = x.double(), components.mean.double(), covariance(components)
+    eye = torch.eye(mean.shape[1], dtype=torch.float64, device=x.device)
+    noised = clean + sigma**2 * eye
+    law = torch.distributions.MultivariateNormal(mean, noised)
+    joint = law.log_prob(x[:, None]) + log_weight.double()
+    log_prob = joint.logsumexp(dim=1)
+    responsibility = (joint - log_prob[:, None]).exp()
+    gain = torch.linalg.solve(noised, clean)  # noised^-1 clean = (clean noised^-1)^T: both commute
+    conditional = mean + torch.einsum("bkd,kde->bke", x[:, None] - mean, gain)
+    denoised = (responsibility[..., None] * conditional).sum(dim=1) if denoise else None
+    return Posterior(log_prob, responsibility, denoised)
+
+
+def mixture_sample(
+    component: Tensor, components: Components, sigma: float, seed: int, step: int = 0, offset: int = 0
+) -> Tensor:
+    """Samples `[n, D]` of `component` `[n]` at noise level `sigma`: `mean + sum_r sqrt(spread_r) z_r axes_r + sd n`."""
+    mean, variance, axes, spread = (None if t is None else t.double() for t in components)
+    n, d = component.shape[0], mean.shape[1]
+    floor = normal((n, d), seed, step, offset, stream=4)
+    x = mean[component] + (variance[component] + sigma**2).sqrt() * floor
+    if axes is not None:
+        z = normal((n, axes.shape[1]), seed, step, offset, stream=3)
+        x = x + torch.einsum("nr,nrd->nd", spread[component].sqrt() * z, axes[component])
+    return x

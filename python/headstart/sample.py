@@ -1,0 +1,260 @@
+"""The one composer: a start, a table of rows, a denoiser, and the affine op between two network calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from headstart import ops
+from headstart.denoiser import Denoiser, Preconditioned
+from headstart.grid import log_uniform
+from headstart.progress import track
+from headstart.solver import DPMpp2M, Row, Solver, calls
+
+SIGMA_MIN = 0.02  # last level of the default grid; 0.01 to 0.03 beats EDM's 0.002 when calls are few
+
+
+class Start(Protocol):
+    """A law to start from: that of the data noised by `sigma`."""
+
+    @property
+    def sigma(self) -> float: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def sample(self, n: int, seed: int = 0, offset: int = 0) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """What a call cost.
+
+    Fields:
+        nfe: network calls a sample (Heun's two a step counted).
+        seconds: wall time, start and network included.
+        bytes: memory read and written by the solver's rows, in all.
+    """
+
+    nfe: int
+    seconds: float
+    bytes: int
+
+
+def sample(
+    denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver | None = None,
+    grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
+    cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
+    return_info: bool = False,
+) -> Any:  # fmt: skip
+    """Draws `n` samples: a state from the start's law at `start.sigma`, carried down the grid by the solver.
+
+    Sample i is a function of (seed, offset + i) and of what the denoiser makes of its row: noise and rows do not depend
+    on `n`, `batch` or the device.
+
+    Args:
+        denoiser: `D(x, sigma, **cond) -> x0`, or a preconditioned network such as `EDM`.
+        start: where to begin, such as `GaussianMixture.at(sigma)` or `Classic`.
+        n: number of samples.
+        steps: solver steps (a network call each, two for Heun but one on the last); may be left out when `grid` is given.
+        solver: how to step, DPM-Solver++ 2M when None.
+        grid: noise levels `[steps + 1]` from `start.sigma` to 0; when None, log-uniform down to 0.02, then 0.
+        seed: in [0, 2^64).
+        offset: index of the first sample.
+        latents: unit normals `[n, *shape]` for a start that maps them (`Classic`), instead of its own draw.
+        batch: samples carried at a time, all when None.
+        cond: keyword arguments of the denoiser; tensors of leading size `n` are split with the batch. `cond["label"]`
+            also goes to a start that is conditional on classes.
+        dtype: of the state, float32 or float64.
+        progress: show a progress bar.
+        return_info: also return a `SampleInfo`.
+
+    Returns:
+        `[n, *shape]` of `dtype`, or that and a `SampleInfo`.
+
+    Raises:
+        ValueError, TypeError: an argument unlike the above, named, before any network call.
+    """
+    levels = _levels(start, steps, grid)
+    rows = (solver or DPMpp2M()).rows(levels)
+    batch = _require_sizes(start, n, batch, latents)
+    cond = dict(cond or {})
+    out: Tensor | None = None
+    began, moved = time.perf_counter(), 0
+    with torch.no_grad(), track("sample", -(-n // batch) * len(rows), progress) as advance:
+        for first in range(0, n, batch):
+            count = min(batch, n - first)
+            part = {name: _part(value, n, first, count) for name, value in cond.items()}
+            x = _begin(start, count, seed, offset + first, latents, first, part).to(dtype)
+            x, bytes_of_batch = _descend(denoiser, x, rows, seed, offset + first, part, advance)
+            out = x.new_empty(n, *x.shape[1:]) if out is None and count < n else out
+            out = x if out is None else _store(out, x, first)
+            moved += bytes_of_batch
+    if out is None:
+        out = torch.empty(0, *start.shape, dtype=dtype)
+    if out.is_cuda:
+        torch.cuda.synchronize(out.device)
+    info = SampleInfo(calls(rows), time.perf_counter() - began, moved)
+    return (out, info) if return_info else out
+
+
+def integrate(
+    denoiser: Denoiser | Preconditioned, x: Tensor, grid: Tensor, solver: Solver | None = None, seed: int = 0,
+    offset: int = 0, cond: Mapping[str, Any] | None = None,
+) -> Tensor:  # fmt: skip
+    """Carries given states `x` `[B, *shape]` from `grid[0]` to `grid[-1]`, which need not be 0.
+
+    The other arguments are those of `sample`; `cond` is passed as it is.
+
+    Raises:
+        ValueError, TypeError: a grid that does not descend, a state that is not float32 or float64.
+    """
+    rows = (solver or DPMpp2M()).rows(torch.as_tensor(grid, dtype=torch.float64).tolist())
+    with torch.no_grad():
+        return _descend(denoiser, x, rows, seed, offset, dict(cond or {}), lambda description="": None)[0]
+
+
+def _levels(start: Start, steps: int | None, grid: Tensor | None) -> list[float]:
+    if grid is None:
+        if steps is None:
+            raise ValueError("sample: steps or grid must be given")
+        if not start.sigma > SIGMA_MIN:
+            raise ValueError(f"sample: a grid must be given for a start at sigma <= {SIGMA_MIN}, got {start.sigma}")
+        return log_uniform(start.sigma, SIGMA_MIN, steps).tolist()
+    levels = torch.as_tensor(grid, dtype=torch.float64).tolist()
+    if not isinstance(levels, list) or len(levels) < 2:
+        raise ValueError(f"sample: grid must be [steps + 1] noise levels, got {levels}")
+    if steps is not None and steps != len(levels) - 1:
+        raise ValueError(f"sample: grid must have steps + 1 = {steps + 1} levels, got {len(levels)}")
+    if abs(levels[0] - start.sigma) > 1e-6 * start.sigma:
+        raise ValueError(f"sample: grid must begin at the start's sigma {start.sigma}, got {levels[0]}")
+    return levels
+
+
+def _require_sizes(start: Start, n: int, batch: int | None, latents: Tensor | None) -> int:
+    if not isinstance(n, int) or n < 0:
+        raise ValueError(f"sample: n must be an integer of at least 0, got {n!r}")
+    if batch is not None and (not isinstance(batch, int) or batch < 1):
+        raise ValueError(f"sample: batch must be an integer of at least 1, got {batch!r}")
+    if latents is not None:
+        if not hasattr(start, "from_latents"):
+            raise ValueError(f"sample: latents need a start that maps them (Classic), got {type(start).__name__}")
+        if tuple(latents.shape) != (n, *start.shape):
+            raise ValueError(f"sample: latents must be {[n, *start.shape]}, got {list(latents.shape)}")
+    return batch or max(n, 1)
+
+
+def _part(value: Any, n: int, first: int, count: int) -> Any:
+    split = isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == n
+    return value[first : first + count] if split else value
+
+
+def _begin(
+    start: Any, count: int, seed: int, offset: int, latents: Tensor | None, first: int, cond: dict[str, Any]
+) -> Tensor:
+    if latents is not None:
+        return start.from_latents(latents[first : first + count])
+    if getattr(start, "conditional", False) and cond.get("label") is not None:
+        return start.sample(count, seed=seed, offset=offset, labels=cond["label"])
+    return start.sample(count, seed=seed, offset=offset)
+
+
+def _store(out: Tensor, x: Tensor, first: int) -> Tensor:
+    out[first : first + x.shape[0]] = x
+    return out
+
+
+@dataclass
+class _Prediction:
+    """A denoised prediction as `skip state + out raw`, not computed unless it must be."""
+
+    skip: float
+    state: Tensor
+    out: float
+    raw: Tensor
+
+
+def _descend(
+    denoiser: Any, x: Tensor, rows: list[Row], seed: int, offset: int, cond: dict[str, Any], advance: Callable[..., None]
+) -> tuple[Tensor, int]:
+    """Runs the rows; returns the last state and the bytes they moved."""
+    network = denoiser if isinstance(denoiser, Preconditioned) else None
+    sigmas = torch.tensor([row.sigma or 0.0 for row in rows], dtype=torch.float64, device=x.device)
+    depth = max(len(row.b) for row in rows)
+    history: list[_Prediction] = []
+    spare: list[Tensor] = []
+    x = x.contiguous()
+    point, scaled, moved = x, None, 0  # where the next call is made, and the network's input there
+    for i, row in enumerate(rows):
+        if row.sigma is not None:
+            prediction = _predict(denoiser, network, point, scaled, row.sigma, sigmas[i], cond)
+            history = [prediction, *history[: depth - 1]]
+        following = rows[i + 1].sigma if i + 1 < len(rows) else None
+        a, terms = _terms(row, x, history)
+        noise = ops.Noise(row.c, seed, i, offset) if row.c else None
+        out = _buffer(spare, x, history)
+        if network is not None and following is not None:
+            target = (network.preconditioning(following).c_in, network.dtype or x.dtype)
+            point, scaled = ops.affine(x, a, terms, noise, out, target)
+            moved += scaled.numel() * scaled.element_size()
+        else:
+            point, scaled = ops.affine(x, a, terms, noise, out), None
+        moved += 2 * x.numel() * x.element_size() + sum(y.numel() * y.element_size() for _, y in terms)
+        x = point if row.commit else x
+        advance()
+    return x, moved
+
+
+def _predict(
+    denoiser: Any, network: Preconditioned | None, x: Tensor, scaled: Tensor | None, sigma: float, level: Tensor,
+    cond: dict[str, Any],
+) -> _Prediction:  # fmt: skip
+    if network is None:
+        raw = denoiser(x, level, **cond)
+        prediction = _Prediction(0.0, x, 1.0, raw)
+    else:
+        at = network.preconditioning(sigma)
+        if scaled is None:
+            scaled = (at.c_in * x).to(network.dtype or x.dtype)
+        raw = network.raw(scaled, torch.tensor(at.c_noise, dtype=scaled.dtype, device=x.device), **cond)
+        prediction = _Prediction(at.c_skip, x, at.c_out, raw)
+    if not isinstance(raw, Tensor) or raw.shape != x.shape:
+        got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
+        raise ValueError(f"sample: the denoiser must return a tensor {list(x.shape)}, got {got}")
+    return prediction
+
+
+def _terms(row: Row, x: Tensor, history: list[_Prediction]) -> tuple[float, list[tuple[float, Tensor]]]:
+    """The row as a coefficient of `x` and at most four other tensors; predictions are unfolded, or computed if need be."""
+    while True:
+        a, terms = row.a, []
+        for b, prediction in zip(row.b, history, strict=False):
+            if prediction.skip and prediction.state is x:
+                a += b * prediction.skip
+            elif prediction.skip:
+                terms.append((b * prediction.skip, prediction.state))
+            terms.append((b * prediction.out, prediction.raw))
+        if len(terms) <= 4:
+            return a, terms
+        oldest = next(p for p in reversed(history[: len(row.b)]) if p.skip)
+        denoised = ops.affine(oldest.state, oldest.skip, [(oldest.out, oldest.raw)])
+        oldest.skip, oldest.out, oldest.raw = 0.0, 1.0, denoised
+
+
+def _buffer(spare: list[Tensor], x: Tensor, history: list[_Prediction]) -> Tensor:
+    """A state-sized tensor that nothing alive refers to: fresh pages cost more than the arithmetic."""
+    used = {x.untyped_storage().data_ptr()}
+    for prediction in history:
+        used.add(prediction.raw.untyped_storage().data_ptr())
+        if prediction.skip:
+            used.add(prediction.state.untyped_storage().data_ptr())
+    for tensor in spare:
+        if tensor.untyped_storage().data_ptr() not in used:
+            return tensor
+    spare.append(torch.empty_like(x, memory_format=torch.contiguous_format))
+    return spare[-1]

@@ -1,0 +1,22 @@
+"""Solvers: each makes a table of affine rows from a grid of noise levels."""
+
+from headstart.solver.euler import Euler
+from headstart.solver.heun import Churn, Heun
+from headstart.solver.multistep import DPMpp2M, DPMpp3M, DPMppSDE2M
+from headstart.solver.row import Row, Solver, calls
+from headstart.solver.stochastic import DDPM, Ancestral, EulerMaruyama
+
+__all__ = [
+    "DDPM",
+    "Ancestral",
+    "Churn",
+    "DPMpp2M",
+    "DPMpp3M",
+    "DPMppSDE2M",
+    "Euler",
+    "EulerMaruyama",
+    "Heun",
+    "Row",
+    "Solver",
+    "calls",
+]

@@ -1,0 +1,51 @@
+"""What a solver is: a table of affine rows, made on the host in float64 before the first network call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+
+class Row(NamedTuple):
+    """One row `x' = a x + sum_j b_j D_j + c z` in the state and the denoised predictions, newest first.
+
+    Fields:
+        sigma: noise level of the state; the network is called there first, and its prediction becomes `D_0`.
+            None: no call.
+        a: coefficient of the state `x`, the last one committed.
+        b: coefficients of the predictions, the newest first.
+        c: standard deviation of the fresh noise.
+        commit: False: `x'` is a trial point, where the next call is made while `x` stays.
+    """
+
+    sigma: float | None
+    a: float
+    b: tuple[float, ...] = ()
+    c: float = 0.0
+    commit: bool = True
+
+
+class Solver(Protocol):
+    """A solver: `order` of its error in the step size, and its rows on a grid of noise levels."""
+
+    @property
+    def order(self) -> int: ...
+
+    def rows(self, grid: Sequence[float]) -> list[Row]: ...
+
+
+def pairs(grid: Sequence[float]) -> list[tuple[float, float]]:
+    """`(sigma, sigma_next)` of every step.
+
+    Raises:
+        ValueError: fewer than two levels, or not descending to at least 0.
+    """
+    steps = list(zip(grid[:-1], grid[1:], strict=True))
+    if not steps or any(not sigma > sigma_next >= 0 for sigma, sigma_next in steps):
+        raise ValueError(f"grid: levels must descend strictly to at least 0, two or more of them, got {list(grid)}")
+    return steps
+
+
+def calls(rows: Sequence[Row]) -> int:
+    """Network calls a sample."""
+    return sum(row.sigma is not None for row in rows)

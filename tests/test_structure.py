@@ -1,0 +1,42 @@
+"""The directions in which modules may import each other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import headstart
+
+ROOT = Path(headstart.__file__).parent
+FORBIDDEN = {
+    "solver": ["headstart.initializer", "headstart.ops", "headstart.sample", "headstart.fitting", "torch"],
+    "initializer": ["headstart.solver", "headstart.sample", "headstart.grid", "headstart.cli"],
+    "fitting": ["headstart.solver", "headstart.sample", "headstart.cli"],
+    "ops": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.denoiser", "headstart.grid"],
+    "metrics": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.cli"],
+    "sample.py": ["headstart.initializer", "headstart.fitting", "headstart.cli"],
+    "grid.py": ["headstart"],
+    "denoiser.py": ["headstart"],
+}
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_imports_flow_one_way(room: str) -> None:
+    files = [ROOT / room] if room.endswith(".py") else sorted((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imports(path):
+            for barred in FORBIDDEN[room]:
+                assert not (name == barred or name.startswith(barred + ".")), f"{path} imports {name}"
