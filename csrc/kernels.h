@@ -14,10 +14,10 @@ enum class Type : int { f32 = 0, f64 = 1, f16 = 2, bf16 = 3 };
 // out = a x + sum_j b_j y_j + noise_scale z;  out_scaled = scale out.  z is skipped when noise_scale is 0.
 struct AffineParams {
   std::int64_t rows, columns;
-  Type type;         // of x and out: f32 or f64
-  const void* x;     // may be null: then a x is 0
+  Type type;      // of x and out: f32 or f64
+  const void* x;  // may be null: then a x is 0
   double a;
-  int inputs;        // 0 to 4
+  int inputs;  // 0 to 4
   const void* y[4];
   Type y_type[4];
   double b[4];
@@ -30,25 +30,26 @@ struct AffineParams {
 };
 
 // Mixture posterior at one noise level; the tables are those of math/component.h. With `projection` given, y is read
-// from it and the sum over axes is left to the caller, who gets its coefficients g_k gain_r y_r in `coefficient`.
+// from it and the sum over axes is left to the caller, who gets its coefficients g_k gain_r y_r in `coefficient`;
+// without it, and with axes, D is at most 128.
 struct MixtureParams {
   std::int64_t rows, components, columns, rank;
-  Type type;                       // of every tensor: f32 or f64
-  const void* x;                   // [B, D]
-  const void* mean;                // [K, D]
-  const void* precision;           // [K, V]
-  const void* keep;                // [K, V]
-  std::int64_t variance_columns;   // V: D or 1
-  const void* axes;                // [K, R, D], null when rank is 0 or projection is given
-  const void* drop;                // [K, R]
-  const void* gain;                // [K, R]
-  const void* log_constant;        // [K] or [B, K]: log weight + constant
+  Type type;                         // of every tensor: f32 or f64
+  const void* x;                     // [B, D]
+  const void* mean;                  // [K, D]
+  const void* precision;             // [K, V]
+  const void* keep;                  // [K, V]
+  std::int64_t variance_columns;     // V: D or 1
+  const void* axes;                  // [K, R, D], null when rank is 0 or projection is given
+  const void* drop;                  // [K, R]
+  const void* gain;                  // [K, R]
+  const void* log_constant;          // [K] or [B, K]: log weight + constant
   std::int64_t log_constant_stride;  // 0 or K
-  const void* projection;          // [B, K, R] or null
-  void* log_prob;                  // [B]
-  void* responsibility;            // [B, K]
-  void* denoised;                  // [B, D] or null
-  void* coefficient;               // [B, K, R] or null
+  const void* projection;            // [B, K, R] or null
+  void* log_prob;                    // [B]
+  void* responsibility;              // [B, K]
+  void* denoised;                    // [B, D] or null
+  void* coefficient;                 // [B, K, R] or null
 };
 
 // x = mean_k + deviation_k n + sum_r factor_kr z_r axes_kr, k = component[row]
@@ -76,8 +77,8 @@ void affine(const AffineParams& params, int threads);
 void mixture(const MixtureParams& params, int threads);
 void mixture_sample(const MixtureSampleParams& params, int threads);
 void uniform(const UniformParams& params, int threads);
-const char* isa();                // vector width in use: "baseline", "avx2", "avx512"
-bool set_isa(const char* name);   // false: unknown here
+const char* isa();               // vector width in use: "baseline", "avx2", "avx512"
+bool set_isa(const char* name);  // false: unknown here
 }  // namespace cpu
 
 namespace cuda {

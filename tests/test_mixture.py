@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from conftest import random_components
 
+from conftest import random_components
 from headstart import _core, ops
 from headstart.ops import reference
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from conftest import GaussianLaw
 
 import headstart as hs
+from conftest import GaussianLaw
 from headstart.solver import Solver
 
 SOLVERS = [
@@ -65,7 +65,9 @@ def test_a_sample_is_the_same_in_any_batch(solver: Solver, name: str) -> None:
 
     whole = hs.sample(denoiser, start, 23, 4, solver, seed=2**40 + 3)
     assert torch.equal(whole, hs.sample(denoiser, start, 23, 4, solver, seed=2**40 + 3, batch=7))
-    parts = [hs.sample(denoiser, start, n, 4, solver, seed=2**40 + 3, offset=at) for at, n in ((0, 1), (1, 9), (10, 13))]
+    parts = [
+        hs.sample(denoiser, start, n, 4, solver, seed=2**40 + 3, offset=at) for at, n in ((0, 1), (1, 9), (10, 13))
+    ]
     assert torch.equal(whole, torch.cat(parts))
     assert not torch.equal(whole, hs.sample(denoiser, start, 23, 4, solver, seed=3))
 
@@ -134,7 +136,10 @@ def test_no_samples(gaussian: GaussianLaw) -> None:
         ({"steps": 0}, "log_uniform: steps must be an integer of at least 1, got 0"),
         ({"n": -1}, "sample: n must be an integer of at least 0, got -1"),
         ({"batch": 0}, "sample: batch must be an integer of at least 1, got 0"),
-        ({"grid": torch.tensor([4.0, 1.0, 0.0]), "steps": 2}, "sample: grid must begin at the start's sigma 5.0, got 4.0"),
+        (
+            {"grid": torch.tensor([4.0, 1.0, 0.0]), "steps": 2},
+            "sample: grid must begin at the start's sigma 5.0, got 4.0",
+        ),
         ({"grid": torch.tensor([5.0, 1.0, 0.0])}, r"sample: grid must have steps \+ 1 = 4 levels, got 3"),
         ({"grid": torch.tensor([5.0, 6.0, 1.0, 0.0])}, "grid: levels must descend"),
         ({"latents": torch.zeros(3, 2)}, r"sample: latents must be \[4, 2\], got \[3, 2\]"),

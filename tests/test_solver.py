@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
-from conftest import GaussianLaw, MixtureLaw
 
 import headstart as hs
+from conftest import GaussianLaw, MixtureLaw
 from headstart.solver import Row, Solver, calls
 
 ODE = [hs.Euler(), hs.Ancestral(0.0), hs.Heun(), hs.DPMpp2M(), hs.DPMppSDE2M(0.0), hs.DPMpp3M()]
@@ -139,7 +140,7 @@ def test_heun_is_the_trapezoidal_rule() -> None:
     grid = [5.0, 2.0, 0.7, 0.0]
     x = torch.tensor([[3.0, -4.0]], dtype=torch.float64)
     want = x
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
+    for t, s in pairwise(grid):
         slope = (want - law(want, torch.tensor(t))) / t
         trial = want + (s - t) * slope
         if s > 0:

@@ -18,10 +18,16 @@ namespace {
 using Pointer = std::uintptr_t;
 using AddressArgument = std::tuple<std::uint64_t, std::uint32_t, std::uint32_t, std::uint32_t>;
 
-const void* in(Pointer pointer) { return reinterpret_cast<const void*>(pointer); }
-void* out(Pointer pointer) { return reinterpret_cast<void*>(pointer); }
+const void* in(Pointer pointer) {
+  return reinterpret_cast<const void*>(pointer);
+}
+void* out(Pointer pointer) {
+  return reinterpret_cast<void*>(pointer);
+}
 
-Address address(const AddressArgument& a) { return {std::get<0>(a), std::get<1>(a), std::get<2>(a), std::get<3>(a)}; }
+Address address(const AddressArgument& a) {
+  return {std::get<0>(a), std::get<1>(a), std::get<2>(a), std::get<3>(a)};
+}
 
 // Where to run: a number of CPU threads, or a CUDA stream.
 struct Place {
@@ -61,19 +67,44 @@ void mixture(const Place& place, const Sizes& sizes, Type type, Pointer x, Point
              Pointer keep, Pointer axes, Pointer drop, Pointer gain, Pointer log_constant,
              std::int64_t log_constant_stride, Pointer projection, Pointer log_prob, Pointer responsibility,
              Pointer denoised, Pointer coefficient) {
-  const MixtureParams params{sizes.rows, sizes.components, sizes.columns, sizes.rank, type, in(x), in(mean),
-                             in(precision), in(keep), sizes.variance_columns, in(axes), in(drop), in(gain),
-                             in(log_constant), log_constant_stride, in(projection), out(log_prob),
-                             out(responsibility), out(denoised), out(coefficient)};
+  const MixtureParams params{sizes.rows,
+                             sizes.components,
+                             sizes.columns,
+                             sizes.rank,
+                             type,
+                             in(x),
+                             in(mean),
+                             in(precision),
+                             in(keep),
+                             sizes.variance_columns,
+                             in(axes),
+                             in(drop),
+                             in(gain),
+                             in(log_constant),
+                             log_constant_stride,
+                             in(projection),
+                             out(log_prob),
+                             out(responsibility),
+                             out(denoised),
+                             out(coefficient)};
   run(params, place, cpu::mixture, cuda::mixture);
 }
 
 void mixture_sample(const Place& place, const Sizes& sizes, Type type, Pointer component, Pointer mean,
                     Pointer deviation, Pointer axes, Pointer factor, const AddressArgument& floor,
                     const AddressArgument& along, Pointer result) {
-  const MixtureSampleParams params{sizes.rows, sizes.columns, sizes.rank, type,
-                                   static_cast<const std::int64_t*>(in(component)), in(mean), in(deviation),
-                                   sizes.variance_columns, in(axes), in(factor), address(floor), address(along),
+  const MixtureSampleParams params{sizes.rows,
+                                   sizes.columns,
+                                   sizes.rank,
+                                   type,
+                                   static_cast<const std::int64_t*>(in(component)),
+                                   in(mean),
+                                   in(deviation),
+                                   sizes.variance_columns,
+                                   in(axes),
+                                   in(factor),
+                                   address(floor),
+                                   address(along),
                                    out(result)};
   run(params, place, cpu::mixture_sample, cuda::mixture_sample);
 }

@@ -37,20 +37,28 @@ void copy(Output* __restrict out, const T* __restrict sum, std::int64_t count) {
 template <class T>
 void add_input(T* sum, T b, const void* y, Type type, std::int64_t at, std::int64_t count) {
   switch (type) {
-    case Type::f32: return add(sum, b, static_cast<const float*>(y) + at, count);
-    case Type::f64: return add(sum, b, static_cast<const double*>(y) + at, count);
-    case Type::f16: return add(sum, b, static_cast<const Half*>(y) + at, count);
-    case Type::bf16: return add(sum, b, static_cast<const BFloat16*>(y) + at, count);
+    case Type::f32:
+      return add(sum, b, static_cast<const float*>(y) + at, count);
+    case Type::f64:
+      return add(sum, b, static_cast<const double*>(y) + at, count);
+    case Type::f16:
+      return add(sum, b, static_cast<const Half*>(y) + at, count);
+    case Type::bf16:
+      return add(sum, b, static_cast<const BFloat16*>(y) + at, count);
   }
 }
 
 template <class T>
 void store_scaled(void* out, Type type, T scale, const T* sum, std::int64_t at, std::int64_t count) {
   switch (type) {
-    case Type::f32: return store(static_cast<float*>(out) + at, scale, sum, count);
-    case Type::f64: return store(static_cast<double*>(out) + at, scale, sum, count);
-    case Type::f16: return store(static_cast<Half*>(out) + at, scale, sum, count);
-    case Type::bf16: return store(static_cast<BFloat16*>(out) + at, scale, sum, count);
+    case Type::f32:
+      return store(static_cast<float*>(out) + at, scale, sum, count);
+    case Type::f64:
+      return store(static_cast<double*>(out) + at, scale, sum, count);
+    case Type::f16:
+      return store(static_cast<Half*>(out) + at, scale, sum, count);
+    case Type::bf16:
+      return store(static_cast<BFloat16*>(out) + at, scale, sum, count);
   }
 }
 
@@ -81,8 +89,7 @@ void run(const AffineParams& p, int threads) {
   if (!noisy) {
     const std::int64_t total = p.rows * p.columns, pieces = (total + kPiece - 1) / kPiece;
     parallel_for(pieces, total < 32768 ? 1 : threads, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i)
-        piece<T>(p, nullptr, i * kPiece, std::min(kPiece, total - i * kPiece));
+      for (std::int64_t i = begin; i < end; ++i) piece<T>(p, nullptr, i * kPiece, std::min(kPiece, total - i * kPiece));
     });
     return;
   }

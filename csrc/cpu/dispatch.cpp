@@ -27,7 +27,9 @@ Kernels& active() {
 
 }  // namespace
 
-const char* isa() { return active().name; }
+const char* isa() {
+  return active().name;
+}
 
 bool set_isa(const char* name) {
   for (const Kernels& kernels : available()) {
@@ -39,9 +41,15 @@ bool set_isa(const char* name) {
   return false;
 }
 
-void affine(const AffineParams& params, int threads) { active().affine(params, threads); }
-void mixture(const MixtureParams& params, int threads) { active().mixture(params, threads); }
-void mixture_sample(const MixtureSampleParams& params, int threads) { active().mixture_sample(params, threads); }
+void affine(const AffineParams& params, int threads) {
+  active().affine(params, threads);
+}
+void mixture(const MixtureParams& params, int threads) {
+  active().mixture(params, threads);
+}
+void mixture_sample(const MixtureSampleParams& params, int threads) {
+  active().mixture_sample(params, threads);
+}
 
 void uniform(const UniformParams& params, int threads) {
   parallel_for(params.rows, params.rows < 4096 ? 1 : threads, [&params](std::int64_t begin, std::int64_t end) {

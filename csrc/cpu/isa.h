@@ -13,11 +13,11 @@ struct Kernels {
   void (*mixture_sample)(const MixtureSampleParams&, int);
 };
 
-#define HEADSTART_DECLARE(ISA)                       \
-  namespace ISA {                                    \
-  void affine(const AffineParams&, int);             \
-  void mixture(const MixtureParams&, int);           \
-  void mixture_sample(const MixtureSampleParams&, int); \
+#define HEADSTART_DECLARE(ISA)                                             \
+  namespace ISA {                                                          \
+  void affine(const AffineParams&, int);                                   \
+  void mixture(const MixtureParams&, int);                                 \
+  void mixture_sample(const MixtureSampleParams&, int);                    \
   inline constexpr Kernels kernels{#ISA, affine, mixture, mixture_sample}; \
   }
 HEADSTART_DECLARE(baseline)

@@ -28,8 +28,11 @@ template <class T>
 struct Scratch {
   Row<T> x, difference, sum, y, log_joint;
   Scratch(const MixtureParams& p)
-      : x(p.columns), difference(p.columns), sum(p.denoised ? p.columns : 0),
-        y(p.components * p.rank), log_joint(p.components) {}
+      : x(p.columns),
+        difference(p.columns),
+        sum(p.denoised ? p.columns : 0),
+        y(p.components * p.rank),
+        log_joint(p.components) {}
 };
 
 // sum_d precision_d difference_d^2, in runs of 64 so that rounding does not grow with D.
@@ -146,8 +149,7 @@ class Run {
       T* coefficient = out(p.coefficient) + (first + lane) * p.components * p.rank;
       for (std::int64_t k = 0; k < p.components; ++k)
         for (std::int64_t r = 0; r < p.rank; ++r)
-          coefficient[k * p.rank + r] =
-              s.log_joint[k][lane] * in(p.gain)[k * p.rank + r] * s.y[k * p.rank + r][lane];
+          coefficient[k * p.rank + r] = s.log_joint[k][lane] * in(p.gain)[k * p.rank + r] * s.y[k * p.rank + r][lane];
     }
   }
 

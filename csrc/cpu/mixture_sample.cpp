@@ -19,8 +19,8 @@ void add_axis(T* __restrict out, T coefficient, const T* __restrict axis, std::i
 
 // Elements column .. column + count - 1 of one sample; `along` holds its factors' normals.
 template <class T>
-void piece(const MixtureSampleParams& p, std::int64_t row, std::int64_t column, std::int64_t count,
-           const float* along, float* floor) {
+void piece(const MixtureSampleParams& p, std::int64_t row, std::int64_t column, std::int64_t count, const float* along,
+           float* floor) {
   const std::int64_t k = p.component[row];
   const T* mean = static_cast<const T*>(p.mean) + k * p.columns + column;
   const T* deviation = static_cast<const T*>(p.deviation) + k * p.variance_columns;

@@ -9,8 +9,8 @@ namespace headstart::cpu {
 
 constexpr int kLanes = 16;
 
-// Normals of kLanes (row, group) pairs, element after element. The address is a copy and the four results have arrays of
-// their own, or the compiler must fear that a store changes the next lane's input, and gives up on vectors.
+// Normals of kLanes (row, group) pairs, element after element. The address is a copy and the four results have arrays
+// of their own, or the compiler must fear that a store changes the next lane's input, and gives up on vectors.
 inline void fill_lanes(float* __restrict z, const Address address, const std::uint32_t* __restrict row,
                        const std::uint32_t* __restrict group) {
   alignas(64) float z0[kLanes], z1[kLanes], z2[kLanes], z3[kLanes];

@@ -29,11 +29,15 @@ struct Job {
   }
 };
 
-void run_member(void* data) { static_cast<Job*>(data)->run(openmp.thread(), openmp.team()); }
+void run_member(void* data) {
+  static_cast<Job*>(data)->run(openmp.thread(), openmp.team());
+}
 
 }  // namespace
 
-void set_openmp(OpenMP runtime) { openmp = runtime; }
+void set_openmp(OpenMP runtime) {
+  openmp = runtime;
+}
 
 void parallel_for(std::int64_t count, int threads, const std::function<void(std::int64_t, std::int64_t)>& body) {
   const int team = static_cast<int>(std::min<std::int64_t>(threads, count));

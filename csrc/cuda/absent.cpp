@@ -8,9 +8,17 @@ constexpr const char* kAbsent = "this build of headstart has no CUDA kernels; re
 
 }  // namespace
 
-const char* affine(const AffineParams&, void*) { return kAbsent; }
-const char* mixture(const MixtureParams&, void*) { return kAbsent; }
-const char* mixture_sample(const MixtureSampleParams&, void*) { return kAbsent; }
-const char* uniform(const UniformParams&, void*) { return kAbsent; }
+const char* affine(const AffineParams&, void*) {
+  return kAbsent;
+}
+const char* mixture(const MixtureParams&, void*) {
+  return kAbsent;
+}
+const char* mixture_sample(const MixtureSampleParams&, void*) {
+  return kAbsent;
+}
+const char* uniform(const UniformParams&, void*) {
+  return kAbsent;
+}
 
 }  // namespace headstart::cuda

@@ -14,8 +14,12 @@
 
 namespace headstart {
 
-HS_INLINE float fma_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-HS_INLINE double fma_rn(double a, double b, double c) { return __builtin_fma(a, b, c); }
+HS_INLINE float fma_rn(float a, float b, float c) {
+  return __builtin_fmaf(a, b, c);
+}
+HS_INLINE double fma_rn(double a, double b, double c) {
+  return __builtin_fma(a, b, c);
+}
 
 HS_INLINE float sqrt_rn(float a) {
 #if defined(__CUDA_ARCH__)

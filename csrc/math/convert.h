@@ -35,10 +35,18 @@ HS_INLINE T widen(Half value) {
   return T(float_of_bits(bits | sign));
 }
 
-HS_INLINE void narrow(float value, float* out) { *out = value; }
-HS_INLINE void narrow(double value, double* out) { *out = value; }
-HS_INLINE void narrow(double value, float* out) { *out = float(value); }
-HS_INLINE void narrow(float value, double* out) { *out = double(value); }
+HS_INLINE void narrow(float value, float* out) {
+  *out = value;
+}
+HS_INLINE void narrow(double value, double* out) {
+  *out = value;
+}
+HS_INLINE void narrow(double value, float* out) {
+  *out = float(value);
+}
+HS_INLINE void narrow(float value, double* out) {
+  *out = double(value);
+}
 
 HS_INLINE void narrow(float value, BFloat16* out) {
   const std::uint32_t bits = std::uint32_t(bits_of_float(value));

@@ -1,9 +1,9 @@
 """headstart: learn where the reverse diffusion should start, and run the short way home.
 
-    import headstart as hs
+import headstart as hs
 
-    start = hs.fit(images)                                       # the law of the data, once, on clean data
-    x = hs.sample(denoiser, start.at(sigma=3.0), n=64, steps=6)  # any denoiser D(x, sigma) -> x0
+start = hs.fit(images)                                       # the law of the data, once, on clean data
+x = hs.sample(denoiser, start.at(sigma=3.0), n=64, steps=6)  # any denoiser D(x, sigma) -> x0
 """
 
 from importlib.metadata import version

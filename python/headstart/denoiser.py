@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class Denoiser(Protocol):
-    """`D(x, sigma, **cond)`: posterior mean of the data, `[B, *shape]`, for states `x` `[B, *shape]` at level `sigma`."""
+    """`D(x, sigma, **cond)`: posterior mean of the data, `[B, *shape]`, given states `x` `[B, *shape]` at `sigma`."""
 
     def __call__(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor: ...
 
@@ -59,7 +59,7 @@ class EDM:
     """The denoiser `D = c_skip x + c_out F(c_in x, c_noise)` of a raw network with EDM preconditioning.
 
     Args:
-        net: `F(x, c_noise, **cond)`, with `x` `[B, *shape]` and `c_noise` a 0-dim tensor (`[B]` when the levels differ).
+        net: `F(x, c_noise, **cond)`, with `x` `[B, *shape]` and `c_noise` a 0-dim tensor (`[B]` when levels differ).
         sigma_data: root-mean-square of the data the network was trained on.
         dtype: what the network takes, float32, float16 or bfloat16; None: the state's own.
 
@@ -69,9 +69,7 @@ class EDM:
     Reference: see `edm_preconditioning`.
     """
 
-    def __init__(
-        self, net: Callable[..., Tensor], sigma_data: float = 0.5, dtype: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, net: Callable[..., Tensor], sigma_data: float = 0.5, dtype: torch.dtype | None = None) -> None:
         if not 0 < sigma_data < math.inf:
             raise ValueError(f"EDM: sigma_data must be positive and finite, got {sigma_data}")
         self.net = net

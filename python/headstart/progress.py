@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+def _nothing(description: str = "") -> None:
+    pass
+
+
 @contextmanager
-def track(title: str, total: int, show: bool) -> Iterator[Callable[[str], None]]:
+def track(title: str, total: int, show: bool) -> Iterator[Callable[..., None]]:
     """A function that moves a bar of `total` steps by one and may retitle it; it does nothing unless `show`."""
     if not show:
-        yield lambda description="": None
+        yield _nothing
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -61,7 +61,7 @@ def sample(
         denoiser: `D(x, sigma, **cond) -> x0`, or a preconditioned network such as `EDM`.
         start: where to begin, such as `GaussianMixture.at(sigma)` or `Classic`.
         n: number of samples.
-        steps: solver steps (a network call each, two for Heun but one on the last); may be left out when `grid` is given.
+        steps: solver steps: a network call each (two for Heun, one on its last); may be left out when `grid` is given.
         solver: how to step, DPM-Solver++ 2M when None.
         grid: noise levels `[steps + 1]` from `start.sigma` to 0; when None, log-uniform down to 0.02, then 0.
         seed: in [0, 2^64).
@@ -180,7 +180,13 @@ class _Prediction:
 
 
 def _descend(
-    denoiser: Any, x: Tensor, rows: list[Row], seed: int, offset: int, cond: dict[str, Any], advance: Callable[..., None]
+    denoiser: Any,
+    x: Tensor,
+    rows: list[Row],
+    seed: int,
+    offset: int,
+    cond: dict[str, Any],
+    advance: Callable[..., None],
 ) -> tuple[Tensor, int]:
     """Runs the rows; returns the last state and the bytes they moved."""
     network = denoiser if isinstance(denoiser, Preconditioned) else None
@@ -200,7 +206,7 @@ def _descend(
         out = _buffer(spare, x, history)
         if network is not None and following is not None:
             target = (network.preconditioning(following).c_in, network.dtype or x.dtype)
-            point, scaled = ops.affine(x, a, terms, noise, out, target)
+            point, scaled = ops.affine(x, a, terms, noise, out, out_scaled=target)
             moved += scaled.numel() * scaled.element_size()
         else:
             point, scaled = ops.affine(x, a, terms, noise, out), None
@@ -230,7 +236,7 @@ def _predict(
 
 
 def _terms(row: Row, x: Tensor, history: list[_Prediction]) -> tuple[float, list[tuple[float, Tensor]]]:
-    """The row as a coefficient of `x` and at most four other tensors; predictions are unfolded, or computed if need be."""
+    """The row as a coefficient of `x` and at most four other tensors; predictions are unfolded, or computed."""
     while True:
         a, terms = row.a, []
         for b, prediction in zip(row.b, history, strict=False):

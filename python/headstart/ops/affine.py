@@ -9,7 +9,7 @@ import enum
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -49,9 +49,28 @@ class Noise(NamedTuple):
     stream: int = Stream.SOLVER
 
 
-Scaled = tuple[float, "torch.dtype | Tensor"]
+Scaled = tuple[float, torch.dtype | Tensor]
 
 
+@overload
+def affine(
+    x: Tensor,
+    a: float,
+    terms: Sequence[tuple[float, Tensor]] = (),
+    noise: Noise | None = None,
+    out: Tensor | None = None,
+    out_scaled: None = None,
+) -> Tensor: ...
+@overload
+def affine(
+    x: Tensor,
+    a: float,
+    terms: Sequence[tuple[float, Tensor]] = (),
+    noise: Noise | None = None,
+    out: Tensor | None = None,
+    *,
+    out_scaled: Scaled,
+) -> tuple[Tensor, Tensor]: ...
 def affine(
     x: Tensor,
     a: float,

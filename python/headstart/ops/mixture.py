@@ -141,7 +141,7 @@ def mixture_sample(
         raise ValueError(f"mixture_sample: component must be [n] on {mean.device}, got {check.describe(component)}")
     n, k = component.shape[0], mean.shape[0]
     compiling = torch.compiler.is_compiling()
-    if n and not compiling and not (0 <= int(component.min()) and int(component.max()) < k):
+    if n and not compiling and not (int(component.min()) >= 0 and int(component.max()) < k):
         got = f"{int(component.min())} to {int(component.max())}"
         raise ValueError(f"mixture_sample: component must be in [0, {k}), got {got}")
     if not math.isfinite(sigma) or sigma < 0:
@@ -162,7 +162,8 @@ def _require_components(op: str, components: Components, like: Tensor) -> None:
     for name, tensor, dim in fields:
         check.require(op, name, tensor, (like.dtype,))
         if tensor.dim() != dim or tensor.device != like.device or not tensor.is_contiguous():
-            raise ValueError(f"{op}: {name} must be contiguous, {dim}-d, on {like.device}, got {check.describe(tensor)}")
+            wanted = f"contiguous, {dim}-d, on {like.device}"
+            raise ValueError(f"{op}: {name} must be {wanted}, got {check.describe(tensor)}")
     k, d = mean.shape
     if k < 1 or d < 1 or variance.shape not in ((k, 1), (k, d) if axes is None else (k, 1)):
         raise ValueError(f"{op}: variance must be [{k}, {d}] or [{k}, 1], got {list(variance.shape)}")
@@ -197,7 +198,7 @@ def _run_posterior(
     denoised = torch.empty_like(x) if denoise else x.new_empty(0)
     if rows == 0:
         return log_prob, responsibility, denoised
-    if axes is None or axes.shape[2] <= FUSED_COLUMNS or axes.shape[1] == axes.shape[2]:
+    if axes is None or axes.shape[2] <= FUSED_COLUMNS:
         _launch(x, components, at, constant, None, log_prob, responsibility, denoised, None)
         return log_prob, responsibility, denoised
     rank, d = axes.shape[1:]

@@ -19,6 +19,6 @@ def share() -> bool:
         return False
     runtime = ctypes.CDLL(torch_first[0])
     names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
-    addresses = [ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value for name in names]
-    _core.set_openmp(*addresses)
+    parallel, thread, team = (ctypes.cast(getattr(runtime, name), ctypes.c_void_p).value or 0 for name in names)
+    _core.set_openmp(parallel, thread, team)
     return True

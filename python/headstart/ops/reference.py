@@ -89,10 +89,11 @@ def box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]
 def normal(shape: Sequence[int], seed: int, step: int, offset: int = 0, *, stream: int = 0) -> Tensor:
     """Standard normals `[n, *shape]`; element e of sample i depends on (seed, offset + i, step, e, stream) alone."""
     rows, columns = shape[0], math.prod(shape[1:])
-    w = words(rows, -(-columns // 4), seed, step, offset, stream)
+    groups = -(-columns // 4)
+    w = words(rows, groups, seed, step, offset, stream)
     z0, z1 = box_muller(w[..., 0], w[..., 1])
     z2, z3 = box_muller(w[..., 2], w[..., 3])
-    return torch.stack([z0, z1, z2, z3], dim=-1).reshape(rows, -1)[:, :columns].reshape(tuple(shape))
+    return torch.stack([z0, z1, z2, z3], dim=-1).reshape(rows, 4 * groups)[:, :columns].reshape(tuple(shape))
 
 
 def uniform(n: int, seed: int, step: int = 0, offset: int = 0, *, stream: int = 2) -> Tensor:
@@ -118,10 +119,10 @@ def affine(x: Tensor, a: float, terms: Sequence[tuple[float, Tensor]], noise: No
 
 def covariance(components: Components) -> Tensor:
     """Dense covariance matrices `[K, D, D]`."""
-    mean, variance, axes, spread = (None if t is None else t.double() for t in components)
-    dense = torch.diag_embed(variance.expand_as(mean))
-    if axes is not None:
-        dense = dense + axes.mT @ (spread[..., None] * axes)
+    mean, variance, axes, spread = components
+    dense = torch.diag_embed(variance.double().expand_as(mean))
+    if axes is not None and spread is not None:
+        dense = dense + axes.double().mT @ (spread.double()[..., None] * axes.double())
     return dense
 
 
@@ -146,11 +147,11 @@ def mixture_sample(
     component: Tensor, components: Components, sigma: float, seed: int, step: int = 0, offset: int = 0
 ) -> Tensor:
     """Samples `[n, D]` of `component` `[n]` at noise level `sigma`: `mean + sum_r sqrt(spread_r) z_r axes_r + sd n`."""
-    mean, variance, axes, spread = (None if t is None else t.double() for t in components)
+    mean, variance, axes, spread = components
     n, d = component.shape[0], mean.shape[1]
     floor = normal((n, d), seed, step, offset, stream=4)
-    x = mean[component] + (variance[component] + sigma**2).sqrt() * floor
-    if axes is not None:
+    x = mean[component].double() + (variance[component].double() + sigma**2).sqrt() * floor
+    if axes is not None and spread is not None:
         z = normal((n, axes.shape[1]), seed, step, offset, stream=3)
-        x = x + torch.einsum("nr,nrd->nd", spread[component].sqrt() * z, axes[component])
+        x = x + torch.einsum("nr,nrd->nd", spread[component].double().sqrt() * z, axes[component].double())
     return x

@@ -55,7 +55,7 @@ class Heun:
         for t, s in steps:
             if self.churn is not None and (raised := self.churn.raised(t, len(steps))) > t:
                 rows.append(Row(None, 1.0, (), self.churn.noise * math.sqrt(raised**2 - t**2)))
-                t = raised  # noqa: PLW2901
+                t = raised
             r = s / t
             rows.append(Row(t, r, (1 - r,), commit=s == 0))
             if s > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 
@@ -40,7 +41,7 @@ def pairs(grid: Sequence[float]) -> list[tuple[float, float]]:
     Raises:
         ValueError: fewer than two levels, or not descending to at least 0.
     """
-    steps = list(zip(grid[:-1], grid[1:], strict=True))
+    steps = list(pairwise(grid))
     if not steps or any(not sigma > sigma_next >= 0 for sigma, sigma_next in steps):
         raise ValueError(f"grid: levels must descend strictly to at least 0, two or more of them, got {list(grid)}")
     return steps

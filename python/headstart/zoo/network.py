@@ -75,15 +75,17 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.config = {
-            "channels": channels, "widths": tuple(widths), "depth": depth, "patch": patch, "classes": classes
+            "channels": channels,
+            "widths": tuple(widths),
+            "depth": depth,
+            "patch": patch,
+            "classes": classes,
         }
         embedding = 4 * widths[0]
         self.classes = classes
         self.patch = patch
         self.frequencies = embedding // 2
-        self.noise = nn.Sequential(
-            nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
-        )
+        self.noise = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.label = nn.Embedding(classes + 1, embedding)
         self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         self.levels = [level for level in range(len(widths)) for _ in range(depth)]
@@ -108,7 +110,7 @@ class UNet(nn.Module):
         steps = torch.arange(self.frequencies, device=c_noise.device, dtype=torch.float32)
         omega = 2 * math.pi * torch.exp2(steps * (6.0 / self.frequencies) - 2.0)
         phase = c_noise.float().reshape(-1, 1) * omega
-        noise = torch.cat([phase.cos(), phase.sin()], dim=1).to(self.noise[0].weight.dtype)
+        noise = torch.cat([phase.cos(), phase.sin()], dim=1).to(self.label.weight.dtype)
         if label is None:
             label = torch.full((batch,), self.classes, device=c_noise.device)
         return functional.silu(self.noise(noise) + self.label(label))
@@ -118,13 +120,13 @@ class UNet(nn.Module):
         h = self.stem(functional.pixel_unshuffle(x, self.patch))
         skips = [h]
         level = 0
-        for block, at in zip(self.down, self.levels):
+        for block, at in zip(self.down, self.levels, strict=True):
             if at > level:
                 h, level = functional.avg_pool2d(h, 2), at
             h = block(h, embedding)
             skips.append(h)
         h = self.middle(self.attention(h), embedding)
-        for block, at in zip(self.up, reversed(self.levels)):
+        for block, at in zip(self.up, reversed(self.levels), strict=True):
             if at < level:
                 h, level = functional.interpolate(h, scale_factor=2, mode="nearest"), at
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)

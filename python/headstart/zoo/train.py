@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import platform
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from headstart.data import read_idx
 from headstart.denoiser import edm_preconditioning
+from headstart.output import write
 from headstart.zoo.network import UNet
 
 FOLDER = "/usr/share/datasets/fashion-mnist"  # Debian package dataset-fashion-mnist
@@ -58,79 +58,95 @@ def loss(network: UNet, x0: Tensor, label: Tensor, sigma_data: float, generator:
     return (raw.float() - target).square().mean()
 
 
-def write(path: Path, save: Any) -> None:
-    """Calls `save(temporary)` and renames, so that `path` is never half-written."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    save(temporary)
-    os.replace(temporary, path)
+class Training:
+    """Network, averaged weights, optimizer and log of one run, kept in folder `out`."""
 
+    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
+        self.out = out
+        torch.manual_seed(settings["seed"])
+        self.generator = torch.Generator().manual_seed(settings["seed"])
+        network = UNet(widths=(48, 128)).to(settings["device"])
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=settings["rate"], betas=(0.9, 0.99), weight_decay=1e-3
+        )
+        self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        self.step = 0
+        parameters = sum(p.numel() for p in self.network.parameters())
+        self.log = {**settings, "parameters": parameters, "seconds": 0.0, "images": 0, "curve": []}
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"])
+            self.average, self.log, self.step = state["average"], state["log"], state["step"]
 
-def export(out: Path, network: UNet, average: dict[str, Tensor], log: dict[str, Any]) -> None:
-    """Writes the averaged weights as float16 safetensors and the log (settings, loss curve, time) as JSON."""
-    weights = {name: value.half().contiguous() for name, value in average.items()}
-    header = {"format": "headstart-zoo", "network": json.dumps(network.config), "sigma_data": str(log["sigma_data"])}
-    write(out / "fashion.safetensors", lambda path: save_file(weights, path, metadata=header))
-    write(out / "fashion.json", lambda path: path.write_text(json.dumps(log, indent=1)))
+    @property
+    def checkpoint(self) -> Path:
+        return self.out / "checkpoint.pt"
 
-
-def train(out: Path, folder: Path, minutes: float, batch: int, rate: float, seed: int, device: str) -> None:
-    """Trains for `minutes` of wall time in all, checkpointing every two minutes, then exports."""
-    out.mkdir(parents=True, exist_ok=True)
-    images, labels = load_training_images(folder)
-    sigma_data = round(images.square().mean().sqrt().item(), 4)
-    images, labels = images.to(device), labels.to(device)
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    network = UNet(widths=(48, 128)).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
-    average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    log: dict[str, Any] = {
-        "seed": seed, "batch": batch, "rate": rate, "minutes": minutes, "device": device, "sigma_data": sigma_data,
-        "machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__), "parameters": sum(p.numel() for p in network.parameters()),
-        "seconds": 0.0, "images": 0, "curve": [],
-    }  # fmt: skip
-    checkpoint = out / "checkpoint.pt"
-    step = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        average, log, step = state["average"], state["log"], state["step"]
-    start = time.monotonic() - log["seconds"]
-    saved, recent = log["seconds"], []
-    while (spent := time.monotonic() - start) < 60 * minutes:
-        progress = spent / (60 * minutes)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * progress))
-        index = torch.randint(len(images), (batch,), generator=generator).to(device)
-        value = loss(network, images[index], labels[index], sigma_data, generator)
-        optimizer.zero_grad(set_to_none=True)
+    def update(self, images: Tensor, labels: Tensor, rate: float) -> float:
+        """One optimizer step on a random batch, warmed up over the first 200; returns the loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (self.step + 1) / 200)
+        index = torch.randint(len(images), (self.log["batch"],), generator=self.generator).to(images.device)
+        value = loss(self.network, images[index], labels[index], self.log["sigma_data"], self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
         value.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        decay = min(0.9985, (1 + step) / (10 + step))
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(0.9985, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for name, parameter in network.state_dict().items():
-                average[name].lerp_(parameter, 1 - decay)
-        recent.append(value.item())
-        if step % 50 == 0:
-            log["seconds"], log["images"] = time.monotonic() - start, step * batch
-            log["curve"].append([step, round(sum(recent) / len(recent), 5)])
-            print(f"{log['seconds'] / 60:6.1f} min  step {step}  loss {log['curve'][-1][1]:.4f}", flush=True)
+            for name, parameter in self.network.state_dict().items():
+                self.average[name].lerp_(parameter, 1 - decay)
+        return value.item()
+
+    def note(self, seconds: float, recent: list[float]) -> None:
+        """Adds a point to the loss curve."""
+        self.log["seconds"], self.log["images"] = seconds, self.step * self.log["batch"]
+        self.log["curve"].append([self.step, round(sum(recent) / len(recent), 5)])
+        print(f"{seconds / 60:6.1f} min  step {self.step}  loss {self.log['curve'][-1][1]:.4f}", flush=True)
+
+    def save(self) -> None:
+        """Writes what a resumed run needs."""
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "average": self.average,
+            "log": self.log,
+            "step": self.step,
+        }
+        write(self.checkpoint, lambda path: torch.save(state, path))
+
+    def export(self) -> None:
+        """Writes the averaged weights as float16 safetensors, and the log as JSON."""
+        weights = {name: value.half().contiguous() for name, value in self.average.items()}
+        network, sigma_data = json.dumps(self.network.config), str(self.log["sigma_data"])
+        header = {"format": "headstart-zoo", "network": network, "sigma_data": sigma_data}
+        write(self.out / "fashion.safetensors", lambda path: save_file(weights, path, metadata=header))
+        write(self.out / "fashion.json", lambda path: path.write_text(json.dumps(self.log) + "\n"))
+
+
+def train(out: Path, folder: Path, minutes: float, settings: dict[str, Any]) -> None:
+    """Trains for `minutes` of wall time in all, saving every two minutes, then exports."""
+    images, labels = load_training_images(folder)
+    settings = {**settings, "sigma_data": round(images.square().mean().sqrt().item(), 4)}
+    images, labels = images.to(settings["device"]), labels.to(settings["device"])
+    run = Training(out, settings)
+    start, saved, recent = time.monotonic() - run.log["seconds"], run.log["seconds"], []
+    while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
+        recent.append(run.update(images, labels, settings["rate"] * 0.5 * (1 + math.cos(math.pi * spent))))
+        if run.step % 50 == 0:
+            run.note(time.monotonic() - start, recent)
             recent = []
-            if log["seconds"] - saved > 120:
-                state = {
-                    "network": network.state_dict(), "optimizer": optimizer.state_dict(), "average": average,
-                    "generator": generator.get_state(), "log": log, "step": step,
-                }  # fmt: skip
-                write(checkpoint, lambda path: torch.save(state, path))
-                export(out, network, average, log)
-                saved = log["seconds"]
-    log["seconds"], log["images"] = time.monotonic() - start, step * batch
-    export(out, network, average, log)
+        if time.monotonic() - start - saved > 120:
+            saved = time.monotonic() - start
+            run.log["seconds"] = saved
+            run.save()
+    run.log["seconds"], run.log["images"] = time.monotonic() - start, run.step * settings["batch"]
+    run.export()
 
 
 def main() -> None:
@@ -143,10 +159,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
-    train(
-        arguments.out, arguments.data, arguments.minutes, arguments.batch, arguments.rate, arguments.seed,
-        arguments.device,
-    )  # fmt: skip
+    settings = {name: getattr(arguments, name) for name in ("minutes", "batch", "rate", "seed", "device")}
+    settings |= {
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
+    train(arguments.out, arguments.data, arguments.minutes, settings)
 
 
 if __name__ == "__main__":

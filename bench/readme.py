@@ -1,0 +1,73 @@
+"""Writes the measured tables of README from the JSON files of their runs: `python -m bench.readme`.
+
+`headstart demo --out bench/results/demo --json bench/results/demo/demo.json` and `python -m bench.zoo` make the files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from headstart.output import write
+
+ROOT = Path(__file__).parent.parent
+DEMO = ROOT / "bench/results/demo/demo.json"
+ZOO = ROOT / "bench/results/zoo/zoo.json"
+
+
+def demo_section() -> str:
+    """The demo's table and picture."""
+    demo = json.loads(DEMO.read_text())
+    machine = demo["machine"]
+    lines = [
+        f"{demo['n']} samples a row against 500 held-out images, seed {demo['seed']}, lower is better; SWD: sliced "
+        "Wasserstein-2 distance of the pixels, FD: Frechet distance of gradient features; "
+        f"{machine['name']}, {machine['threads']} threads, torch {machine['torch']} (`{DEMO.relative_to(ROOT)}`).",
+        "",
+        "| start | solver | sigma_T | NFE | seconds | SWD | FD |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in demo["rows"]:
+        figures = f"{row['sigma_T']:g} | {row['nfe']} | {row['seconds']:.1f} | {row['swd']:.3f} | {row['fd']:.3f}"
+        lines.append(f"| {row['start']} | {row['solver']} | {figures} |")
+    floor = demo["floor"]
+    lines.append(f"| real training images | floor | | | | {floor['swd']:.3f} | {floor['fd']:.3f} |")
+    picture = (DEMO.parent / "demo.png").relative_to(ROOT)
+    return "\n".join([*lines, "", f"![Rows of samples from the same latents, one row a start]({picture})"])
+
+
+def zoo_section() -> str:
+    """The network's Frechet distances."""
+    zoo = json.loads(ZOO.read_text())
+    lines = [
+        f"Frechet distance on {zoo['features']} features to the test images, class-conditional, Heun-79 from 80 "
+        f"(`{ZOO.relative_to(ROOT)}`):",
+        "",
+        "| n | network | real against real |",
+        "| ---: | ---: | ---: |",
+    ]
+    lines += [f"| {row['n']:,} | {row['frechet']:.2f} | {row['floor']:.2f} |" for row in zoo["rows"]]
+    return "\n".join(lines)
+
+
+SECTIONS: dict[str, Any] = {"demo": demo_section, "zoo": zoo_section}
+
+
+def render(text: str) -> str:
+    """README with its measured sections made anew."""
+    for name, section in SECTIONS.items():
+        pattern = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", flags=re.DOTALL)
+        text = pattern.sub(f"<!-- {name} -->\n{section()}\n<!-- /{name} -->".replace("\\", r"\\"), text)
+    return text
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    rendered = render(readme.read_text())
+    write(readme, lambda path: path.write_text(rendered))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+// The two ways of the mixture posterior; mixture.cu chooses.
+#pragma once
+
+#include "../kernels.h"
+
+namespace headstart::cuda {
+
+constexpr std::int64_t kSmallColumns = 128;  // the most that mixture_small takes
+
+// Samples of few elements, no `projection`: all in one kernel, axes included.
+const char* mixture_small(const MixtureParams& params, void* stream);
+
+// Samples of any size, without axes: y comes from `projection`, or rank is 0.
+const char* mixture_large(const MixtureParams& params, void* stream);
+
+}  // namespace headstart::cuda

@@ -1,0 +1,69 @@
+"""The compiled module: addresses in, nothing checked. Use `headstart.ops`."""
+
+class Type:
+    f32: Type
+    f64: Type
+    f16: Type
+    bf16: Type
+
+class Place:
+    def __init__(self, cuda: bool, threads: int, stream: int) -> None: ...
+
+class Sizes:
+    def __init__(self, rows: int, components: int, columns: int, rank: int, variance_columns: int) -> None: ...
+
+Address = tuple[int, int, int, int]  # seed, offset, step, stream
+
+def affine(
+    place: Place,
+    rows: int,
+    columns: int,
+    type: Type,
+    x: int,
+    a: float,
+    terms: list[tuple[float, int, Type]],
+    noise_scale: float,
+    address: Address,
+    out: int,
+    scaled: int,
+    scaled_type: Type,
+    scale: float,
+) -> None: ...
+def mixture(
+    place: Place,
+    sizes: Sizes,
+    type: Type,
+    x: int,
+    mean: int,
+    precision: int,
+    keep: int,
+    axes: int,
+    drop: int,
+    gain: int,
+    log_constant: int,
+    log_constant_stride: int,
+    projection: int,
+    log_prob: int,
+    responsibility: int,
+    denoised: int,
+    coefficient: int,
+) -> None: ...
+def mixture_sample(
+    place: Place,
+    sizes: Sizes,
+    type: Type,
+    component: int,
+    mean: int,
+    deviation: int,
+    axes: int,
+    factor: int,
+    floor: Address,
+    along: Address,
+    out: int,
+) -> None: ...
+def uniform(place: Place, rows: int, address: Address, out: int) -> None: ...
+def philox(counter: list[int], key: list[int]) -> list[int]: ...
+def set_openmp(parallel: int, thread: int, team: int) -> None: ...
+def isa() -> str: ...
+def set_isa(name: str) -> bool: ...
+def build_info() -> dict[str, str | bool]: ...

@@ -1,0 +1,22 @@
+"""The command line: `headstart doctor | demo | fit | sample`. One command a file; torch is imported inside."""
+
+from __future__ import annotations
+
+import typer
+
+from headstart.cli.demo import demo
+from headstart.cli.doctor import doctor
+from headstart.cli.fit import fit
+from headstart.cli.sample import sample
+
+app = typer.Typer(
+    name="headstart",
+    help="Learn where the reverse diffusion should start, and run the short way home fast.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (doctor, demo, fit, sample):
+    app.command()(command)
+
+__all__ = ["app"]

@@ -1,0 +1,166 @@
+"""What the commands share: one-line errors, names of objects, devices, progress."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SOLVERS = {
+    "euler": "Euler",
+    "ancestral": "Ancestral",
+    "ddpm": "DDPM",
+    "maruyama": "EulerMaruyama",
+    "heun": "Heun",
+    "dpmpp2m": "DPMpp2M",
+    "dpmpp3m": "DPMpp3M",
+    "dpmppsde2m": "DPMppSDE2M",
+}
+console = Console()
+stderr = Console(stderr=True)
+
+
+def say(message: str) -> None:
+    """One line on standard error, unwrapped and without markup."""
+    stderr.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def explain(error: Exception) -> str | None:
+    """One sentence for an error of the user's files, values or machine; None: a fault of ours, worth a traceback."""
+    if isinstance(error, OSError) and error.errno is not None:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{reason}; nothing half-written" if error.errno != errno.ENOENT else f"{where}{reason}"
+    if isinstance(error, (ValueError, OSError, ImportError)):
+        return str(error)
+    if type(error).__name__ == "SafetensorError":
+        full = "os error 28" in str(error)
+        return "the disk is full; nothing half-written" if full else f"safetensors: {error}"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return "not enough memory; a smaller --batch or fewer --components need less"
+    return None
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """The command with plain endings: exit 1 and one line for a user's error, exit 130 for Ctrl-C."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            say("interrupted, nothing half-written")
+            raise typer.Exit(130) from None
+        except typer.Exit:
+            raise
+        except Exception as error:
+            message = explain(error)
+            if message is None:
+                raise
+            say(f"error: {' '.join(message.split())}")
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def bars() -> Progress:
+    """A progress bar on standard error that leaves no trace when done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=stderr, transient=True)
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is the GPU where there is one.
+
+    Raises:
+        ValueError: a name torch does not know, or a device this machine does not have.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: cannot use {name!r} here ({str(error).splitlines()[0]})") from None
+
+
+def find_chip(device: torch.device) -> str:
+    """The model name of the GPU, or of the processor where the system tells it."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def find_solver(name: str) -> Any:
+    """The solver object called `name` on the command line.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    import headstart as hs
+
+    if name not in SOLVERS:
+        raise ValueError(f"--solver: must be one of {', '.join(SOLVERS)}, got {name!r}")
+    return getattr(hs, SOLVERS[name])()
+
+
+def find_denoiser(name: str, device: torch.device) -> Any:
+    """The denoiser called `name`: `zoo:NAME`, or `module:attribute` of an importable callable.
+
+    Raises:
+        ValueError: a name of neither form, a module without that attribute, or an attribute that cannot be called.
+        ImportError: no such module.
+    """
+    from headstart import zoo
+
+    place, _, attribute = name.partition(":")
+    if not place or not attribute:
+        raise ValueError(f"--denoiser: must be zoo:NAME or module:attribute, got {name!r}")
+    if place == "zoo":
+        return zoo.denoiser(attribute, device=device)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a script beside the user is what `module` usually means
+    try:
+        found = functools.reduce(getattr, attribute.split("."), importlib.import_module(place))
+    except ModuleNotFoundError as error:
+        raise ImportError(f"--denoiser: no module named {error.name!r}") from None
+    except AttributeError:
+        raise ValueError(f"--denoiser: module {place} has no {attribute}") from None
+    if not callable(found):
+        raise ValueError(f"--denoiser: {name} must be a callable D(x, sigma, **cond), got {type(found).__name__}")
+    return found
+
+
+def require_folder(out: Path) -> None:
+    """Fails before any work where `out` could not become a folder of results.
+
+    Raises:
+        OSError: `out` is a file, or it (or its nearest existing parent) cannot be written to.
+    """
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", str(out))
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "cannot be written to", str(nearest))

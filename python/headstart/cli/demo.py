@@ -1,0 +1,90 @@
+"""`headstart demo`: what a learned start buys, on images and a network that ship with the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headstart.cli.common import bars, console, find_chip, find_device, guarded, require_folder, say
+
+if TYPE_CHECKING:
+    from headstart.cli.comparison import Row
+
+PICTURE_COLUMNS = 12
+
+
+def show(rows: list[Row], floor: tuple[float, float], n: int) -> None:
+    """Prints the table."""
+    from rich.table import Table
+
+    table = Table(title=f"{n} samples a row against 500 held-out images (lower is better)")
+    for name in ("start", "solver", "sigma_T", "NFE", "seconds", "SWD", "FD"):
+        table.add_column(name, justify="left" if name in ("start", "solver") else "right")
+    for index, row in enumerate(rows):
+        last = index + 1 == len(rows) or rows[index + 1].start != row.start
+        cells = (f"{row.sigma_T:g}", str(row.nfe), f"{row.seconds:.2f}", f"{row.swd:.4f}", f"{row.fd:.3f}")
+        table.add_row(row.start, row.solver, *cells, end_section=last)
+    table.add_row("real training images", "floor", "", "", "", f"{floor[0]:.4f}", f"{floor[1]:.3f}")
+    console.print(table)
+
+
+@guarded
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("headstart-demo"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table to this file too.")] = None,
+    n: Annotated[int, typer.Option(min=1, help="Samples a row; never fewer than 300, for the scores.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the fit and of every sample.")] = 0,
+    metric_n: Annotated[int, typer.Option(min=40, hidden=True)] = 300,
+) -> None:
+    """Fit a start to the shipped images, sample from it and the usual starts, and compare: a table, a picture."""
+    require_folder(out)
+    if json_file is not None:
+        require_folder(json_file.parent)
+    import torch
+
+    import headstart as hs
+    from headstart import zoo
+    from headstart.cli import comparison
+    from headstart.output import write, write_png
+
+    where, count = find_device(device), max(n, metric_n)
+    network = zoo.denoiser("fashion", device=where)
+    train, test = zoo.images("fashion", "train")[0], zoo.images("fashion", "test")[0]
+    say(f"fitting a start to {len(train)} images of Fashion-MNIST")
+    mixture: Any = hs.fit(train.to(where), seed=seed, progress=True)
+    score = comparison.Score(train, test)
+    runs = comparison.plan_runs(mixture, train.to(where))
+    rows: list[Row] = []
+    with bars() as progress:
+        task = progress.add_task("network calls", total=count * sum(run.nfe for run in runs))
+        for row in comparison.compare(network, runs, score, count, seed, lambda calls: progress.advance(task, calls)):
+            rows.append(row)
+            progress.update(task, description=f"network calls ({row.start}, {row.solver}, {row.nfe} done)")
+    floor = score.floor(count)
+    show(rows, floor, count)
+    z = hs.Classic(tuple(train.shape[1:]), sigma_max=1.0, device=where).sample(PICTURE_COLUMNS, seed)
+    write_png(out / "demo.png", picture(comparison.side_by_side(network, mixture, z)))
+    say(f"wrote {out / 'demo.png'}")
+    if json_file is not None:
+        machine = {
+            "device": str(where),
+            "name": find_chip(where),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        table = comparison.to_json(rows, floor, n=count, seed=seed, machine=machine)
+        write(json_file, lambda path: path.write_text(json.dumps(table, indent=1) + "\n"))
+        say(f"wrote {json_file}")
+
+
+def picture(rows: list[tuple[str, Any]]) -> Any:
+    """The labelled rows as one uint8 picture."""
+    from headstart.cli.sheet import draw_sheet
+    from headstart.output import to_bytes
+
+    title = "Unconditional samples; a column is one latent, carried to each start"
+    return draw_sheet([(label, to_bytes(images)) for label, images in rows], title)

@@ -1,0 +1,97 @@
+"""`headstart sample`: the short way home from a learned start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headstart.cli.common import (
+    SOLVERS,
+    bars,
+    console,
+    find_denoiser,
+    find_device,
+    find_solver,
+    guarded,
+    require_folder,
+    say,
+)
+
+
+def find_start(name: str, sigma: float, shape: str | None, denoiser: str, device: Any) -> Any:
+    """The start of `--start`: a file's law at `sigma`, or `classic`: `N(0, 80^2 I)` of `shape`.
+
+    Raises:
+        ValueError: `classic` with a denoiser whose shape is not known, or samples that are not images.
+        OSError: the file cannot be read.
+    """
+    import headstart as hs
+
+    if name == "classic":
+        if shape is None and denoiser == "zoo:fashion":
+            shape = "1,28,28"
+        if shape is None or not all(part.strip().isdigit() for part in shape.split(",")):
+            raise ValueError(f"--shape: --start classic needs channels,height,width, for example 3,64,64, got {shape}")
+        start: Any = hs.Classic(tuple(int(part) for part in shape.split(",")), device=device)
+    else:
+        if not Path(name).is_file():
+            raise FileNotFoundError(2, "no such file", name)
+        start = hs.load(name).to(device).at(sigma)
+    if len(start.shape) != 3 or start.shape[0] not in (1, 3, 4):
+        raise ValueError(f"sample: the start must be of images (1, 3 or 4, height, width), got {tuple(start.shape)}")
+    return start
+
+
+@guarded
+def sample(
+    denoiser: Annotated[str, typer.Option(help="zoo:fashion, or module:attribute of a callable D(x, sigma, **cond).")],
+    start: Annotated[str, typer.Option(help="File that `headstart fit` wrote, or classic.")],
+    out: Annotated[Path, typer.Option(help="Folder for the PNG files, grid.png and samples.npz.")],
+    sigma: Annotated[float, typer.Option(help="Noise level to start from (classic: always 80).")] = 3.0,
+    steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 7,
+    n: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 64,
+    label: Annotated[int | None, typer.Option(min=0, help="Class to sample.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; sample i of a seed never changes.")] = 0,
+    solver: Annotated[str, typer.Option(help=f"One of {', '.join(SOLVERS)}.")] = "dpmpp2m",
+    batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
+    shape: Annotated[str | None, typer.Option(help="channels,height,width for --start classic.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Sample images and write one PNG each, grid.png and samples.npz (arr_0: uint8 [N, H, W, C])."""
+    require_folder(out)
+    import torch
+
+    import headstart as hs
+    from headstart.output import to_bytes, write_samples
+
+    where = find_device(device)
+    network, method = find_denoiser(denoiser, where), find_solver(solver)
+    law = find_start(start, sigma, shape, denoiser, where)
+    classes = getattr(getattr(network, "net", None), "classes", None)
+    if label is not None and classes is not None and label >= classes:
+        raise ValueError(f"--label: must be 0 to {classes - 1} for {denoiser}, got {label}")
+    if label is not None and not getattr(law, "conditional", False):
+        say(f"The start has no classes: label {label} goes to the denoiser alone.")
+    parts, seconds, calls = [], 0.0, 0
+    with bars() as progress:
+        task = progress.add_task("sampling", total=n)
+        for offset in range(0, n, batch):
+            count = min(batch, n - offset)
+            cond = None if label is None else {"label": torch.full((count,), label, device=where)}
+            x, info = hs.sample(
+                network, law, count, steps, solver=method, seed=seed, offset=offset, cond=cond, return_info=True
+            )
+            parts.append(to_bytes(x))
+            seconds, calls = seconds + info.seconds, info.nfe
+            progress.advance(task, count)
+    import numpy as np
+
+    write_samples(out, np.concatenate(parts), seed)
+    console.print(
+        f"wrote {n} images, grid.png and samples.npz to {out}: {calls} network calls a sample, {seconds:.1f} s",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

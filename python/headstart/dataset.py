@@ -1,0 +1,101 @@
+"""Data sets in memory: float32 samples, and labels where there are any.
+
+Bytes become float32 `[N, C, H, W]` in [-1, 1] (`x / 127.5 - 1`); floating arrays keep their values and shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CHANNELS = (1, 3, 4)
+IMAGE_NAMES = ("images", "train_images", "data", "x", "x_train", "arr_0")
+LABEL_NAMES = ("labels", "train_labels", "label", "targets", "y", "y_train", "arr_1")
+
+
+class DataError(ValueError):
+    """A data set that cannot be read; the message is one sentence that names the file."""
+
+
+class Dataset(NamedTuple):
+    """Samples `[N, *shape]` (float32), labels `[N]` (int64) where there are any, and the classes' names."""
+
+    images: Tensor
+    labels: Tensor | None = None
+    classes: tuple[str, ...] = ()
+
+    def only(self, label: int) -> Dataset:
+        """The samples of one class.
+
+        Raises:
+            DataError: no labels, or no sample of that class.
+        """
+        if self.labels is None:
+            raise DataError("data: one class was asked for, but the data have no labels")
+        chosen = self.labels == label
+        if not chosen.any():
+            raise DataError(f"data: no sample has label {label}; labels are {self.labels.unique().tolist()[:20]}")
+        return Dataset(self.images[chosen])
+
+
+def to_samples(array: np.ndarray | Tensor, name: str, channels_first: bool = False) -> Tensor:
+    """Samples `[N, *shape]`, float32, of an array of bytes or floats.
+
+    Args:
+        array: uint8 images `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]` with C = 1, 3 or 4, or floats `[N, *shape]`.
+        name: what errors call the array.
+        channels_first: how 4-D bytes are read where both readings fit.
+
+    Raises:
+        DataError: another dtype or rank, no samples, or floats that are not finite.
+    """
+    x = array if isinstance(array, Tensor) else None
+    dtype = str(array.dtype).removeprefix("torch.")
+    shape = list(array.shape)
+    if dtype not in ("uint8", "float16", "float32", "float64", "bfloat16"):
+        raise DataError(f"{name}: data must be uint8 or floating, got {dtype} {shape}")
+    if x is None:
+        x = torch.from_numpy(np.ascontiguousarray(array).copy())
+    if len(shape) < 2 or math.prod(shape) == 0:
+        raise DataError(f"{name}: data must be [N, *shape] with at least one sample, got {dtype} {shape}")
+    if dtype != "uint8":
+        x = x.float()
+        if not x.isfinite().all():
+            raise DataError(f"{name}: data must be finite, got NaN or infinity in {dtype} {shape}")
+        return x.contiguous()
+    if len(shape) == 3:
+        x = x[:, None]
+    elif len(shape) != 4 or not (shape[1] in CHANNELS or shape[3] in CHANNELS):
+        raise DataError(f"{name}: bytes must be images [N, H, W], [N, H, W, C] or [N, C, H, W], got {shape}")
+    elif shape[3] in CHANNELS and not (channels_first and shape[1] in CHANNELS):
+        x = x.permute(0, 3, 1, 2)
+    return (x.float() / 127.5 - 1).contiguous()
+
+
+def to_labels(array: np.ndarray | Tensor, n: int, name: str) -> Tensor:
+    """Labels `[n]`, int64, from an array of non-negative integers.
+
+    Raises:
+        DataError: another number of labels, or labels that are not non-negative integers.
+    """
+    labels = torch.as_tensor(np.array(array) if isinstance(array, np.ndarray) else array)
+    if labels.is_floating_point() or labels.is_complex() or list(labels.shape) != [n] or int(labels.min()) < 0:
+        raise DataError(f"{name}: labels must be {n} non-negative integers, got {labels.dtype} {list(labels.shape)}")
+    return labels.long()
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray | Tensor], name: str, channels_first: bool = False) -> Dataset:
+    """Data set from named arrays: samples under one of `IMAGE_NAMES` (or the only name), labels of `LABEL_NAMES`."""
+    key = next((key for key in IMAGE_NAMES if key in arrays), None)
+    if key is None and len(arrays) == 1:
+        key = next(iter(arrays))
+    if key is None:
+        raise DataError(f"{name}: needs an array named {' or '.join(IMAGE_NAMES)}, got {', '.join(arrays) or 'none'}")
+    x = to_samples(arrays[key], f"{name} ({key})" if len(arrays) > 1 else name, channels_first)
+    label_key = next((label for label in LABEL_NAMES if label in arrays and label != key), None)
+    return Dataset(x, None if label_key is None else to_labels(arrays[label_key], len(x), f"{name} ({label_key})"))

@@ -1,0 +1,54 @@
+"""The E step: how likely each point is, and which components it belongs to."""
+
+from __future__ import annotations
+
+import math
+from operator import itemgetter
+
+import torch
+from torch import Tensor
+
+from headstart import ops
+from headstart.fitting.problem import Mixture, change
+
+BATCH_NUMBERS = 2**23  # numbers in the largest temporary
+CANDIDATE, SHORT = 1e-30, 0.25  # see shortlist
+
+
+def shortlist(responsibility: Tensor) -> Tensor | None:
+    """Which components each point may belong to `[n, K]`, or None where that would save little.
+
+    In many dimensions a point has few: EM over the lists climbs on a bound of the likelihood that is short of it by
+    about `CANDIDATE` at first; the lists serve `REFRESH` iterations, and the end is never declared on them.
+    """
+    candidates = responsibility > CANDIDATE
+    few = float(candidates.sum()) < SHORT * candidates.numel()
+    return candidates if few else None
+
+
+def expect(data: Tensor, rows: Tensor, state: Mixture, candidates: Tensor | None = None) -> tuple[float, Tensor]:
+    """E step: mean log-likelihood of a point, and responsibilities `[n, K]`, over all components or the candidates."""
+    components, log_weight = state.components, state.weight.log().to(data.dtype)
+    if candidates is not None:
+        joint = data.new_full(candidates.shape, -math.inf)
+        for k in range(len(log_weight)):
+            members = candidates[:, k].nonzero()[:, 0]
+            one = change(components, itemgetter(slice(k, k + 1)))
+            for some in members.split(batch_rows(data, one)):
+                posterior = ops.mixture_posterior(data[rows[some]], one, log_weight[k : k + 1], 0.0, denoise=False)
+                joint[some, k] = posterior.log_prob
+        log_prob = joint.logsumexp(1)
+        return float(log_prob.mean(dtype=torch.float64)), (joint - log_prob[:, None]).exp_()
+    total = torch.zeros((), dtype=torch.float64, device=data.device)
+    responsibility = torch.empty(len(rows), len(log_weight), dtype=data.dtype, device=data.device)
+    for some in torch.arange(len(rows), device=data.device).split(batch_rows(data, components)):
+        posterior = ops.mixture_posterior(data[rows[some]], components, log_weight, 0.0, denoise=False)
+        total += posterior.log_prob.sum(dtype=torch.float64)
+        responsibility[some] = posterior.responsibility
+    return float(total) / len(rows), responsibility
+
+
+def batch_rows(data: Tensor, components: ops.Components) -> int:
+    """Points in a minibatch of the E step."""
+    axes = components.axes.shape[1] if components.axes is not None else 0
+    return max(64, BATCH_NUMBERS // (data.shape[1] + len(components.mean) * (axes + 2)))

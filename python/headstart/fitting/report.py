@@ -1,0 +1,50 @@
+"""What a fit says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a mixture was fitted. Log-likelihoods are means over points, in nats, under the returned mixture.
+
+    Attributes:
+        n: Points fitted on.
+        heldout: Points held out (5 %, drawn by the seed; 0 when there are fewer than 200 points).
+        components: Components in the returned mixture.
+        dropped: Components that collapsed on the way (mass below two points, or twins) and were dropped.
+        covariance: The covariance family, as text.
+        iterations: EM iterations (M steps), those on a subsample included.
+        converged: Whether the last change of the log-likelihood was below the tolerance.
+        log_likelihood: On the points fitted on.
+        heldout_log_likelihood: On the points held out, or None.
+        seconds: Wall time.
+        seed: Seed of the split and of the first components.
+        history: Log-likelihood at each iteration on all points fitted on.
+    """
+
+    n: int
+    heldout: int
+    components: int
+    dropped: int
+    covariance: str
+    iterations: int
+    converged: bool
+    log_likelihood: float
+    heldout_log_likelihood: float | None
+    seconds: float
+    seed: int
+    history: tuple[float, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FitReport:
+        """The report back from `to_dict`; keys of later versions are ignored."""
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        known["history"] = tuple(known.get("history", ()))
+        return cls(**known)

@@ -1,0 +1,49 @@
+"""The default fit: a mixture whose size follows the data's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from headstart.initializer.check import check_data
+from headstart.initializer.covariance import Covariance, Full, LowRank
+from headstart.initializer.mixture import GaussianMixture
+
+SMALL = 32  # dimensions up to which covariances are full
+POINTS_PER_COMPONENT, MOST_COMPONENTS = 100, 32
+POINTS_PER_AXIS, MOST_AXES = 4, 64
+
+
+def fit(
+    data: Tensor,
+    components: int | None = None,
+    covariance: Covariance | None = None,
+    seed: int = 0,
+    max_iter: int = 100,
+    tol: float = 1e-4,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+    labels: Tensor | None = None,
+) -> GaussianMixture:
+    """`GaussianMixture.fit` with the number of components and the covariance chosen from the data's size.
+
+    The rule was chosen by the held-out likelihood of noised images (sigma 1 and 3) on Fashion-MNIST: with 2,000 images
+    20 components beat 5, 10 and 32, at a rank of about a quarter of a component's points.
+
+    Args:
+        components: None: one for every 100 points, from 1 to 32.
+        covariance: None: full up to 32 dimensions, else low rank with an axis for every 4 points of a component,
+            at most 64.
+        data, seed, max_iter, tol, device, progress, labels: As in `GaussianMixture.fit`.
+
+    Raises:
+        ValueError: As `GaussianMixture.fit`.
+    """
+    data = check_data("fit", data)
+    dim = data[0].numel()
+    if components is None:
+        components = max(1, min(MOST_COMPONENTS, len(data) // POINTS_PER_COMPONENT))
+    if covariance is None:
+        rank = max(1, min(MOST_AXES, len(data) // max(components, 1) // POINTS_PER_AXIS))
+        covariance = Full() if dim <= SMALL else LowRank(rank)
+    return GaussianMixture.fit(data, components, covariance, seed, max_iter, tol, device, progress, labels)

@@ -1,0 +1,86 @@
+"""An initializer as one safetensors file: tensors and a JSON header. Reading it runs no code."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from headstart.initializer.mixture import GaussianMixture
+
+FORMAT, VERSION = "headstart", 1
+
+
+def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write tensors and a header; the file appears whole or not at all.
+
+    Args:
+        path: File to write or replace.
+        header: JSON values; format and version are added.
+        tensors: Named tensors.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path = Path(path)
+    text = json.dumps({"format": FORMAT, "version": VERSION, **header})
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {FORMAT: text})
+        os.replace(temporary, path)
+    except SafetensorError as error:  # the library wraps the system's errors
+        raise OSError(f"save: cannot write {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors (on the CPU) of a file that `write` made.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, foreign, or of a later version.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"load: there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"load: {path} is truncated or no safetensors file ({error})") from error
+    try:
+        header = json.loads(metadata[FORMAT])
+        version = int(header["version"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"load: {path} is a safetensors file, but not one that headstart saved") from error
+    if version > VERSION:
+        raise ValueError(f"load: {path} has version {version}, this headstart reads up to {VERSION}: upgrade headstart")
+    return header, tensors
+
+
+def load(path: str | Path) -> GaussianMixture:
+    """The initializer saved at `path`, on the CPU.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, foreign, of a later version, of an unknown family, or its tensors are
+            missing or disagree in shape.
+    """
+    from headstart.initializer.mixture import GaussianMixture  # families import this file
+
+    families = {GaussianMixture.__name__: GaussianMixture}
+    header, tensors = read(path)
+    family = header.get("family")
+    if family not in families:
+        raise ValueError(f"load: {path} holds the family {family!r}, known are {sorted(families)}")
+    try:
+        return families[family].from_file(header, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"load: {path} is damaged: {error}") from error

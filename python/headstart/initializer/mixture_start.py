@@ -1,0 +1,60 @@
+"""A Gaussian mixture at a noise level: the start it was fitted for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from headstart import ops
+
+if TYPE_CHECKING:
+    from headstart.initializer.mixture import GaussianMixture
+
+
+@dataclass(frozen=True)
+class MixtureStart:
+    """A Gaussian mixture at noise level `sigma`: the law of `x_0 + sigma n`.
+
+    Args:
+        mixture: The law of `x_0`.
+        sigma: Noise level, in units of the data.
+    """
+
+    mixture: GaussianMixture
+    sigma: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.mixture.shape
+
+    @property
+    def conditional(self) -> bool:
+        return self.mixture.conditional
+
+    def sample(self, n: int, seed: int = 0, offset: int = 0, labels: int | Tensor | None = None) -> Tensor:
+        """Samples `offset .. offset + n - 1` of `seed`, `[n, *shape]`: the same bits in any split into batches.
+
+        Args:
+            n: Samples wanted.
+            seed: Seed of the noise.
+            offset: Index of the first sample.
+            labels: Classes `[n]`, or one for all, or None.
+        """
+        device = self.mixture.components.mean.device
+        cdf = self.mixture.rows("sample", labels, n).cumsum(1).to(device)
+        u = ops.uniform(n, seed, 0, offset, stream=ops.Stream.COMPONENT, device=device)
+        cdf = (cdf / cdf[:, -1:]).expand(n, -1).contiguous()
+        component = torch.searchsorted(cdf, u[:, None])[:, 0]
+        x = ops.mixture_sample(component, self.mixture.components, self.sigma, seed, 0, offset)
+        return x.reshape(n, *self.shape)
+
+    def log_prob(self, x: Tensor, labels: int | Tensor | None = None) -> Tensor:
+        """Log-density in nats of `x` `[n, *shape]`, as `[n]`."""
+        return self.mixture.log_prob(x, self.sigma, labels)
+
+    def denoise(self, x: Tensor, labels: int | Tensor | None = None) -> Tensor:
+        """Posterior mean of `x_0` given `x` `[n, *shape]`."""
+        return self.mixture.denoise(x, self.sigma, labels)

@@ -1,0 +1,76 @@
+"""A small network and images that ship with the package: enough to see the method work, with no download.
+
+`fashion`: a class-conditional EDM-preconditioned U-Net trained on Fashion-MNIST by `zoo/train.py`, and 2,000 training
+and 500 test images of Fashion-MNIST chosen by `zoo/subset.py` (Zalando SE, MIT licence).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from headstart.denoiser import EDM
+from headstart.zoo.network import UNet
+
+NAMES = ("fashion",)
+
+
+def locate(name: str, suffix: str) -> Path:
+    """Path of one of the zoo's files.
+
+    Raises:
+        ValueError: a name the zoo does not have.
+        FileNotFoundError: the file is not part of this installation.
+    """
+    if name not in NAMES:
+        raise ValueError(f"zoo: name must be one of {', '.join(NAMES)}, got {name!r}")
+    path = Path(__file__).with_name(name + suffix)
+    if not path.is_file():
+        raise FileNotFoundError(f"zoo: {path.name} is missing from this installation; install the wheel again")
+    return path
+
+
+def denoiser(name: str = "fashion", device: str | torch.device = "cpu") -> EDM:
+    """The network of the zoo, as a denoiser `D(x, sigma, label=None)` of images `[B, 1, 28, 28]` in [-1, 1].
+
+    Args:
+        name: "fashion"; labels are 0..9 (`[B]`, int64), None is unconditional.
+        device: where the weights go (float32).
+
+    Raises:
+        ValueError: an unknown name, or a file of another format.
+        FileNotFoundError: the weights are not part of this installation.
+    """
+    path = locate(name, ".safetensors")
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
+        if header.get("format") != "headstart-zoo":
+            raise ValueError(f"zoo: {path.name} must have format headstart-zoo, got {header.get('format')!r}")
+        weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+    network = UNet(**json.loads(header["network"]))
+    network.load_state_dict(weights)
+    network = network.to(device).eval().requires_grad_(False)
+    return EDM(network, sigma_data=float(header["sigma_data"]))
+
+
+def images(name: str = "fashion", split: str = "train") -> tuple[Tensor, Tensor]:
+    """Images `[N, 1, 28, 28]`, float32 in [-1, 1], and labels `[N]`, int64; class-balanced, in mixed order.
+
+    Args:
+        name: "fashion".
+        split: "train" (N = 2,000, part of what the network was trained on) or "test" (N = 500, held out).
+
+    Raises:
+        ValueError: an unknown name or split.
+        FileNotFoundError: the images are not part of this installation.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"zoo.images: split must be train or test, got {split!r}")
+    with np.load(locate(name, "-images.npz"), allow_pickle=False) as file:
+        pixels, labels = file[f"{split}_images"], file[f"{split}_labels"]
+    return torch.from_numpy(pixels)[:, None].float() / 127.5 - 1, torch.from_numpy(labels).long()

@@ -1,0 +1,140 @@
+"""Distances against closed forms: Gaussians, shifts, identical samples; symmetry; invariance to splitting."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from headstart import ops, zoo
+from headstart.metrics import (
+    GradientFeatures,
+    Statistics,
+    frechet_distance,
+    max_sliced_wasserstein,
+    sliced_wasserstein,
+    statistics,
+)
+from headstart.metrics.wasserstein import coupling, directions
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return ops.normal(shape, seed, 0, dtype=torch.float64, device="cpu")
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (7, 3), (200, 33)])
+def test_identical_samples_are_at_distance_zero(n: int, d: int) -> None:
+    x = normal(n, d)
+    assert sliced_wasserstein(x, x.flip(0)) == pytest.approx(0, abs=1e-12)
+    assert max_sliced_wasserstein(x, x.flip(0), steps=3).distance == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (2, 3), (4, 4), (6, 9), (5, 1)])
+def test_coupling_has_the_right_marginals(n: int, m: int) -> None:
+    left, right, mass = coupling(n, m)
+    assert torch.allclose(torch.zeros(n).double().index_add(0, left, mass), torch.full((n,), 1 / n).double())
+    assert torch.allclose(torch.zeros(m).double().index_add(0, right, mass), torch.full((m,), 1 / m).double())
+    assert (left.diff() >= 0).all()
+    assert (right.diff() >= 0).all()
+
+
+def test_unequal_numbers_equal_repeated_samples() -> None:
+    x, y = normal(6, 3), normal(4, 3, seed=1)
+    repeated = sliced_wasserstein(x.repeat(2, 1), y.repeat(3, 1))
+    assert sliced_wasserstein(x, y) == pytest.approx(repeated, rel=1e-12)
+
+
+@pytest.mark.parametrize("d", [1, 2, 40])
+def test_shift_moves_by_its_projection(d: int) -> None:
+    x, shift, v = normal(300, d), normal(1, d, seed=1), directions(64, d)
+    expected = float((v @ shift[0]).square().mean().sqrt())
+    assert sliced_wasserstein(x, x + shift, v=v) == pytest.approx(expected, rel=1e-10)
+    found = max_sliced_wasserstein(x, x + shift)
+    assert found.distance == pytest.approx(float(shift.norm()), rel=1e-6)
+    assert abs(float(found.direction @ shift[0])) == pytest.approx(float(shift.norm()), rel=1e-6)
+
+
+def test_sliced_distance_between_gaussians_matches_the_closed_form() -> None:
+    d, scale, shift = 5, 1.7, 0.8
+    x, y = normal(9000, d), scale * normal(8000, d, seed=1) + shift / math.sqrt(d)
+    expected = math.sqrt((scale - 1) ** 2 + shift**2 / d)  # E over v of (scale - 1)^2 + (v . shift)^2
+    assert sliced_wasserstein(x, y, projections=400) == pytest.approx(expected, rel=0.03)
+
+
+def test_max_sliced_finds_a_stretched_axis() -> None:
+    d = 60
+    x, y = normal(2000, d), normal(2000, d, seed=1)
+    axis = directions(1, d, seed=5)[0]
+    found = max_sliced_wasserstein(x, y + 2 * (y @ axis)[:, None] * axis)
+    assert found.distance == pytest.approx(2.0, rel=0.08)
+    assert abs(float(found.direction @ axis)) > 0.95
+    assert found.distance >= sliced_wasserstein(x, y + 2 * (y @ axis)[:, None] * axis)
+
+
+def test_distances_are_symmetric_and_seeded() -> None:
+    x, y = normal(50, 2, 3, 3), normal(70, 2, 3, 3, seed=1) * 2
+    assert sliced_wasserstein(x, y, seed=3) == pytest.approx(sliced_wasserstein(y, x, seed=3), rel=1e-12)
+    assert sliced_wasserstein(x, y, seed=3) == sliced_wasserstein(x, y, seed=3)
+    assert sliced_wasserstein(x, y, seed=3) != sliced_wasserstein(x, y, seed=4)
+    assert torch.equal(directions(5, 7), directions(9, 7)[:5])
+    p, q = statistics(x), statistics(y)
+    assert frechet_distance(p, q) == pytest.approx(frechet_distance(q, p), rel=1e-9)
+
+
+def test_frechet_distance_of_gaussians() -> None:
+    turn = torch.linalg.qr(normal(6, 6)).Q
+    a, b = torch.linspace(0.1, 3, 6).double(), torch.linspace(2, 0, 6).double()
+    m = normal(6, seed=2)
+    p = Statistics(m, turn @ a.diag() @ turn.T, 10)
+    q = Statistics(torch.zeros(6).double(), turn @ b.diag() @ turn.T, 10)
+    expected = float(m.square().sum() + (a.sqrt() - b.sqrt()).square().sum())
+    assert frechet_distance(p, q) == pytest.approx(expected, rel=1e-7)  # a zero eigenvalue: root of rounding
+    assert frechet_distance(p, p) == pytest.approx(0, abs=1e-10)
+
+
+def test_frechet_distance_of_covariances_that_do_not_commute() -> None:
+    from scipy.linalg import sqrtm
+
+    a, b = (statistics(normal(30, 5, seed=seed)).covariance for seed in (0, 1))
+    zero = torch.zeros(5).double()
+    expected = float(a.trace() + b.trace()) - 2 * float(sqrtm((a @ b).numpy()).real.trace())
+    assert frechet_distance(Statistics(zero, a, 30), Statistics(zero, b, 30)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_statistics_do_not_depend_on_the_batch() -> None:
+    x = normal(37, 1, 4, 4).float()
+    one, many = statistics(x, lambda part: part.flatten(1) * 2, batch=37), statistics(x * 2, batch=5)
+    assert torch.allclose(one.mean, many.mean)
+    assert torch.allclose(one.covariance, torch.cov(2 * x.flatten(1).double().T))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sliced_wasserstein(torch.zeros(3, 2), torch.zeros(3, 4)), "y must be"),
+        (lambda: sliced_wasserstein(torch.zeros(0, 2), torch.zeros(3, 2)), "not empty"),
+        (lambda: max_sliced_wasserstein(torch.zeros(3, 2), torch.full((3, 2), math.nan)), "finite"),
+        (lambda: statistics(torch.zeros(1, 2)), "at least 2"),
+        (lambda: statistics(torch.zeros(4, 2), lambda x: x[:1]), "features"),
+        (lambda: frechet_distance(statistics(torch.rand(4, 2)), statistics(torch.rand(4, 3))), "2 features"),
+        (lambda: GradientFeatures.fit(torch.zeros(9, 1, 8, 8)), "N > 32"),
+    ],
+)
+def test_wrong_input_is_named(call: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()  # type: ignore[operator]
+
+
+def test_gradient_features_see_blur_and_noise() -> None:
+    train, test = zoo.images("fashion")[0], zoo.images("fashion", "test")[0]
+    features = GradientFeatures.fit(train)
+    reference = statistics(test, features)
+    real = train[:400]
+    kernel = torch.tensor([0.2, 0.6, 0.2])
+    blurred = torch.nn.functional.conv2d(real, (kernel[:, None] * kernel)[None, None], padding=1)
+    noisy = real + 0.1 * normal(*real.shape).float()
+    floor, blur, noise = (frechet_distance(statistics(x, features), reference) for x in (real, blurred, noisy))
+    assert blur > 3 * floor
+    assert noise > 3 * floor
