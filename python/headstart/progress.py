@@ -1,9 +1,22 @@
-"""The progress bar of long calls."""
+"""The progress bars of long calls: on standard error, gone when done."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def bars() -> Progress:
+    """A rich progress display."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _nothing(description: str = "") -> None:
@@ -16,10 +29,7 @@ def track(title: str, total: int, show: bool) -> Iterator[Callable[..., None]]:
     if not show:
         yield _nothing
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-    with Progress(*columns) as bar:
+    with bars() as bar:
         task = bar.add_task(title, total=total)
 
         def advance(description: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What the commands share: one-line errors, names of objects, devices, progress."""
+"""What the commands share: one-line errors, names of objects, devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     import torch
@@ -77,12 +76,6 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(1) from None
 
     return run
-
-
-def bars() -> Progress:
-    """A progress bar on standard error that leaves no trace when done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=stderr, transient=True)
 
 
 def find_device(name: str) -> torch.device:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.cli.common import bars, console, find_chip, find_device, guarded, require_folder, say
+from headstart.cli.common import console, find_chip, find_device, guarded, require_folder, say
+from headstart.progress import bars
 
 if TYPE_CHECKING:
     from headstart.cli.comparison import Row

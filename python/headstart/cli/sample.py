@@ -9,7 +9,6 @@ import typer
 
 from headstart.cli.common import (
     SOLVERS,
-    bars,
     console,
     find_denoiser,
     find_device,
@@ -18,6 +17,7 @@ from headstart.cli.common import (
     require_folder,
     say,
 )
+from headstart.progress import bars
 
 
 def find_start(name: str, sigma: float, shape: str | None, denoiser: str, device: Any) -> Any:

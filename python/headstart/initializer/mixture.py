@@ -90,7 +90,7 @@ class GaussianMixture:
         if max_iter < 1 or not tol >= 0:
             raise ValueError(f"fit: max_iter must be at least 1 and tol at least 0, got {max_iter} and {tol}")
         dim = data[0].numel()
-        with track("fit", max_iter, progress) as advance:
+        with track("fit", max_iter + 2, progress) as advance:  # two stages, each with one E step more than M steps
 
             def tick(log_likelihood: float) -> None:
                 advance(f"fit: {log_likelihood / dim:.4f} nats per dimension")
