@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 from torch import Tensor
 
 from headstart.fitting import FitReport, expectation, fit_mixture
@@ -102,15 +105,20 @@ def test_same_data_and_seed_give_the_same_mixture():
 
 
 def test_stages_and_lists_lose_nothing(monkeypatch):
+    """Each variant may end in an optimum of its own; on the mean of three seeds none is a worse one by half a nat."""
     data = blobs(4000, 40, 8, gap=3.0)[0].float()
-    whole = GaussianMixture.fit(data, 8, LowRank(4))
+
+    def heldout() -> float:
+        fits = [GaussianMixture.fit(data, 8, LowRank(4), seed=seed) for seed in range(3)]
+        return sum(fit.report.heldout_log_likelihood for fit in fits) / 3
+
+    whole = heldout()
     monkeypatch.setattr(em_module, "SUBSAMPLE", 500)
     monkeypatch.setattr(em_module, "SUBSAMPLE_PER_COMPONENT", 50)
-    staged = GaussianMixture.fit(data, 8, LowRank(4))
-    assert staged.report.heldout_log_likelihood == pytest.approx(whole.report.heldout_log_likelihood, abs=0.2)
+    assert heldout() > whole - 0.5
     monkeypatch.setattr(expectation, "SHORT", 0.0)
-    full = GaussianMixture.fit(data, 8, LowRank(4))
-    assert staged.report.heldout_log_likelihood == pytest.approx(full.report.heldout_log_likelihood, abs=0.2)
+    assert heldout() > whole - 0.5
+    assert GaussianMixture.fit(data, 1, LowRank(4)).report.heldout_log_likelihood < whole - 2
 
 
 def test_heldout_log_likelihood_is_that_of_points_not_seen():
@@ -190,9 +198,13 @@ def test_defaults_follow_the_size_of_the_data():
     assert small.report.covariance.startswith("LowRank")
 
 
-def test_progress_and_report(capsys):
+def test_progress_and_report(monkeypatch):
+    screen = io.StringIO()
+    columns = (TextColumn("{task.description}"),)
+    console = Console(file=screen, force_terminal=True)
+    monkeypatch.setattr("headstart.progress.bars", lambda: Progress(*columns, console=console))
     mixture = GaussianMixture.fit(blobs(300, 3, 2)[0], 2, Full(), progress=True)
-    assert "nats" in capsys.readouterr().out
+    assert "nats per dimension" in screen.getvalue()
     assert FitReport.from_dict(mixture.report.to_dict()) == mixture.report
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -46,12 +46,26 @@ class SampleInfo:
     bytes: int
 
 
+@overload
 def sample(
-    denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver | None = None,
+    denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver = DPMpp2M(),
+    grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
+    cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
+    return_info: Literal[False] = False,
+) -> Tensor: ...  # fmt: skip
+@overload
+def sample(
+    denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver = DPMpp2M(),
+    grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
+    cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
+    *, return_info: Literal[True],
+) -> tuple[Tensor, SampleInfo]: ...  # fmt: skip
+def sample(
+    denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver = DPMpp2M(),
     grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
     cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
     return_info: bool = False,
-) -> Any:  # fmt: skip
+) -> Tensor | tuple[Tensor, SampleInfo]:  # fmt: skip
     """Draws `n` samples: a state from the start's law at `start.sigma`, carried down the grid by the solver.
 
     Sample i is a function of (seed, offset + i) and of what the denoiser makes of its row: noise and rows do not depend
@@ -62,7 +76,7 @@ def sample(
         start: where to begin, such as `GaussianMixture.at(sigma)` or `Classic`.
         n: number of samples.
         steps: solver steps: a network call each (two for Heun, one on its last); may be left out when `grid` is given.
-        solver: how to step, DPM-Solver++ 2M when None.
+        solver: how to step.
         grid: noise levels `[steps + 1]` from `start.sigma` to 0; when None, log-uniform down to 0.02, then 0.
         seed: in [0, 2^64).
         offset: index of the first sample.
@@ -81,7 +95,7 @@ def sample(
         ValueError, TypeError: an argument unlike the above, named, before any network call.
     """
     levels = _levels(start, steps, grid)
-    rows = (solver or DPMpp2M()).rows(levels)
+    rows = solver.rows(levels)
     batch = _require_sizes(start, n, batch, latents)
     cond = dict(cond or {})
     out: Tensor | None = None
@@ -104,7 +118,7 @@ def sample(
 
 
 def integrate(
-    denoiser: Denoiser | Preconditioned, x: Tensor, grid: Tensor, solver: Solver | None = None, seed: int = 0,
+    denoiser: Denoiser | Preconditioned, x: Tensor, grid: Tensor, solver: Solver = DPMpp2M(), seed: int = 0,
     offset: int = 0, cond: Mapping[str, Any] | None = None,
 ) -> Tensor:  # fmt: skip
     """Carries given states `x` `[B, *shape]` from `grid[0]` to `grid[-1]`, which need not be 0.
@@ -114,7 +128,7 @@ def integrate(
     Raises:
         ValueError, TypeError: a grid that does not descend, a state that is not float32 or float64.
     """
-    rows = (solver or DPMpp2M()).rows(torch.as_tensor(grid, dtype=torch.float64).tolist())
+    rows = solver.rows(torch.as_tensor(grid, dtype=torch.float64).tolist())
     with torch.no_grad():
         return _descend(denoiser, x, rows, seed, offset, dict(cond or {}), lambda description="": None)[0]
 

@@ -43,7 +43,7 @@ def describe_build() -> tuple[dict[str, str], list[str]]:
         return facts, []
     lacking = (
         "This build has no CUDA kernels: tensors on a GPU are refused by the compiled ops; "
-        "install from source where nvcc is found, with `-C cmake.define.HEADSTART_CUDA=on`."
+        "install from source where nvcc is found, with `--config-settings=cmake.define.HEADSTART_CUDA=on`."
     )
     return facts | {"CUDA": "no"}, [lacking]
 

@@ -51,7 +51,7 @@ class GaussianMixture:
         cls,
         data: Tensor,
         components: int = 32,
-        covariance: Covariance = LowRank(64),  # noqa: B008 (frozen)
+        covariance: Covariance = LowRank(64),
         seed: int = 0,
         max_iter: int = 100,
         tol: float = 1e-4,

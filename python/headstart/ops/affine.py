@@ -108,7 +108,7 @@ def affine(
         return out
     scale, target = out_scaled
     if isinstance(target, Tensor):
-        check.require("affine", "out_scaled", target, tuple(check.TYPES), like=x)
+        check.require("affine", "out_scaled", target, check.TYPES, like=x)
     elif target in check.TYPES:
         target = torch.empty_like(x, dtype=target, memory_format=torch.contiguous_format)
     else:
@@ -136,7 +136,7 @@ def noise(
     term = Noise(scale, seed, step, offset, stream)
     if out is None:
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    check.require("noise", "out", out, tuple(check.TYPES), like=x)
+    check.require("noise", "out", out, check.TYPES, like=x)
     if out.dtype == x.dtype:
         _row("noise", x, 1.0, (), term, out, None, 1.0)
     else:
@@ -157,7 +157,7 @@ def normal(
     if len(shape) == 0 or min(shape) < 0:
         raise ValueError(f"normal: shape must be [n, *shape], got {list(shape)}")
     out = torch.empty(tuple(shape), dtype=dtype, device=device)
-    check.require("normal", "out", out, tuple(check.TYPES))
+    check.require("normal", "out", out, check.TYPES)
     term = Noise(scale, seed, step, offset, stream)
     if dtype in check.STATE:
         _row("normal", None, 0.0, (), term, out, None, 1.0)
@@ -193,7 +193,7 @@ def _row(
     target = out if out is not None else scaled
     assert target is not None
     for j, (_, y) in enumerate(terms):
-        check.require(op, f"y{j}", y, tuple(check.TYPES), like=target)
+        check.require(op, f"y{j}", y, check.TYPES, like=target)
     if noise is not None:
         rows, columns = _sizes(target)
         check.require_address(op, noise.seed, noise.step, noise.offset, noise.stream, rows, columns)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from headstart import _core
 
+DEVICES = ("cpu", "cuda", "meta")
 STATE = (torch.float32, torch.float64)
 TYPES = {
     torch.float32: _core.Type.f32,
@@ -25,26 +26,28 @@ def describe(tensor: object) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} on {tensor.device}"
 
 
-def require(op: str, name: str, tensor: Tensor, dtypes: Sequence[torch.dtype], like: Tensor | None = None) -> None:
+def require(op: str, name: str, tensor: Tensor, dtypes: Collection[torch.dtype], like: Tensor | None = None) -> None:
     """Refuses a tensor of another dtype, or of another shape or device than `like`.
 
     Raises:
         TypeError: not a tensor, or of a dtype outside `dtypes`.
         ValueError: of another shape or device, or on a device that has no kernels.
     """
-    wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-    if like is not None:
-        wanted += f" {list(like.shape)} on {like.device}"
     if not isinstance(tensor, Tensor) or tensor.dtype not in dtypes:
-        raise TypeError(f"{op}: {name} must be {wanted}, got {describe(tensor)}")
-    if tensor.layout != torch.strided:
+        raise TypeError(f"{op}: {name} must be {_wanted(dtypes, like)}, got {describe(tensor)}")
+    if tensor.layout is not torch.strided:
         raise TypeError(f"{op}: {name} must be a dense tensor, got layout {tensor.layout}")
     if like is not None and (tensor.shape != like.shape or tensor.device != like.device):
-        raise ValueError(f"{op}: {name} must be {wanted}, got {describe(tensor)}")
-    if tensor.device.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(f"{op}: {name} must be {_wanted(dtypes, like)}, got {describe(tensor)}")
+    if tensor.device.type not in DEVICES:
         raise ValueError(f"{op}: {name} must be on cpu or cuda, got {describe(tensor)}")
     if tensor.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{op}: {name} requires a gradient, which this op does not give; call it in torch.no_grad()")
+
+
+def _wanted(dtypes: Iterable[torch.dtype], like: Tensor | None) -> str:
+    names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+    return names if like is None else f"{names} {list(like.shape)} on {like.device}"
 
 
 def require_out(op: str, name: str, out: Tensor, inputs: Sequence[Tensor]) -> None:
