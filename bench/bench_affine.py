@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.bench_noise import EAGER, EAGER_OUT, FRESH, named, shape_of, words
+from bench.bench_noise import EAGER, EAGER_OUT, FRESH, calls_for, named, shape_of, words
 from bench.measure import COMPILED, OURS, Case, compiled
 from headstart import ops
 
@@ -23,7 +23,7 @@ LERPS, CHAIN = "eager, two lerps", "eager, addcmul"
 
 def affine_case(
     n: int, y_type: torch.dtype = torch.float32, device: str = "cpu", *, state: torch.dtype = torch.float32,
-    noise: bool = False, scaled: bool = False, calls: int = 1,
+    noise: bool = False, scaled: bool = False,
 ) -> Case:  # fmt: skip
     """Two inputs of `y_type`; with `scaled`, also `C_IN * out` in bfloat16, the network's next input."""
     x = torch.randn(shape_of(n), dtype=state, device=device)
@@ -87,7 +87,7 @@ def affine_case(
     size = n * (2 * x.element_size() + 2 * y0.element_size() + 2 * scaled)
     extras = " + noise" * noise + " + scaled bfloat16 output" * scaled
     name = f"affine {named(n)} {words(state)} x, 2 {words(y_type)} inputs{extras} {device}"
-    return Case(name, size, contenders, None if noise else 1e-5, calls)
+    return Case(name, size, contenders, None if noise else 1e-5, calls_for(n))
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

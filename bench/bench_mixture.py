@@ -43,7 +43,9 @@ def in_parts(run: Callable[[Tensor], Tensor], x: Tensor, entries: int) -> Callab
 def law_of(components: ops.Components) -> MixtureSameFamily:
     """torch's own mixture of the same noised law, uniform weights."""
     k, d = components.mean.shape
-    covariance = ops.reference.covariance(components) + SIGMA**2 * torch.eye(d, device=components.mean.device)
+    covariance = ops.reference.covariance(ops.reference.Components(*components)) + SIGMA**2 * torch.eye(
+        d, device=components.mean.device
+    )
     factor = torch.linalg.cholesky(covariance).to(components.mean.dtype)
     gaussians = MultivariateNormal(components.mean, scale_tril=factor, validate_args=False)
     return MixtureSameFamily(Categorical(torch.ones_like(components.mean[:, 0]) / k), gaussians, validate_args=False)
@@ -68,7 +70,9 @@ def sklearn_scores(components: ops.Components, law: MixtureSameFamily, x: Tensor
     if x.is_cuda:
         return None
     model = GaussianMixture(components.mean.shape[0], covariance_type="full")
-    factor = law.component_distribution.scale_tril.double()  # type: ignore[union-attr]
+    gaussians = law.component_distribution
+    assert isinstance(gaussians, MultivariateNormal)
+    factor = gaussians.scale_tril.double()
     inverse = torch.linalg.solve_triangular(factor, torch.eye(x.shape[1], dtype=torch.float64), upper=False)
     model.weights_ = law.mixture_distribution.probs.numpy()
     model.means_ = components.mean.numpy()
@@ -168,7 +172,7 @@ def sample_case(n: int, d: int, k: int = 25, dtype: torch.dtype = torch.float32,
     return Case(name, n * d * dtype.itemsize, {OURS: headstart, TORCH: peer})
 
 
-ROWS = [(d, None, c) for d in (2, 40, 100) for c in (OURS, TORCH, SKLEARN, PLAIN)]
+ROWS: list[tuple[int, int | None, str]] = [(d, None, c) for d in (2, 40, 100) for c in (OURS, TORCH, SKLEARN, PLAIN)]
 ROWS += [(784, 48, c) for c in (OURS, PLAIN, GEMM)]
 
 

@@ -33,9 +33,12 @@ def words(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def noise_case(
-    n: int, dtype: torch.dtype = torch.float32, device: str = "cpu", to: torch.dtype | None = None, calls: int = 1
-) -> Case:
+def calls_for(n: int) -> int:
+    """Calls a repetition: enough that a short one is not lost in the clock and in cold caches."""
+    return max(1, min(1000, 2**17 // n))
+
+
+def noise_case(n: int, dtype: torch.dtype = torch.float32, device: str = "cpu", to: torch.dtype | None = None) -> Case:
     """`x + scale z` of `n` elements, optionally rounded to `to`; the torch expression makes the same kind of result."""
     to = to or dtype
     x = torch.randn(shape_of(n), dtype=dtype, device=device)
@@ -58,7 +61,7 @@ def noise_case(
         contenders[FRESH] = lambda: ops.noise(x, SCALE, seed=1, step=0)
     arrow = f" to {words(to)}" if to != dtype else ""
     size = n * (x.element_size() + out.element_size())
-    return Case(f"noise {named(n)} {words(dtype)}{arrow} {device}", size, contenders, calls=calls)
+    return Case(f"noise {named(n)} {words(dtype)}{arrow} {device}", size, contenders, calls=calls_for(n))
 
 
 def normal_case(n: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Case:
@@ -73,7 +76,7 @@ def normal_case(n: int, dtype: torch.dtype = torch.float32, device: str = "cpu")
         EAGER: eager,
         COMPILED: compiled(eager),
     }
-    return Case(f"normal {named(n)} {words(dtype)} {device}", n * dtype.itemsize, contenders)
+    return Case(f"normal {named(n)} {words(dtype)} {device}", n * dtype.itemsize, contenders, calls=calls_for(n))
 
 
 def uniform_case(n: int, device: str = "cpu") -> Case:
@@ -83,7 +86,7 @@ def uniform_case(n: int, device: str = "cpu") -> Case:
         return torch.rand(n, dtype=torch.float64, device=device)
 
     contenders = {OURS: lambda: ops.uniform(n, seed=1, device=device), EAGER: eager, COMPILED: compiled(eager)}
-    return Case(f"uniform {named(n)} float64 {device}", n * 8, contenders)
+    return Case(f"uniform {named(n)} float64 {device}", n * 8, contenders, calls=calls_for(n))
 
 
 SIZES = [2**12, 2**20, 2**24]

@@ -62,8 +62,13 @@ def measured(benchmark: Any, device: str, request: pytest.FixtureRequest) -> Cal
             pytest.skip(f"{contender} does not offer this, or is not installed")
         verify(case.only(dict.fromkeys([next(iter(case.contenders)), contender])))
         run = case.contenders[contender]
+
+        def finished() -> None:
+            run()
+            torch.cuda.synchronize()
+
         benchmark.group = case.name
-        benchmark(run if device == "cpu" else lambda: (run(), torch.cuda.synchronize()))
+        benchmark(run if device == "cpu" else finished)
         figures = paired(case.only([contender]), device, seconds=0.2)
         row, copy = figures["results"]
         assert copy["contender"] == COPY

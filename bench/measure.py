@@ -131,7 +131,7 @@ def figures(seconds: Sequence[float], copy: Sequence[float], ours: Sequence[floa
         "of_copy": [b / a for a, b in zip(seconds, copy, strict=True)],
         "ratio": [a / b for a, b in zip(seconds, ours, strict=True)],
     }
-    summary = {}
+    summary: dict[str, float] = {}
     for name, values in columns.items():
         low, _, high = statistics.quantiles(values, n=4, method="inclusive")
         summary |= {f"{name}_median": statistics.median(values), f"{name}_spread": high - low}

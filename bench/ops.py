@@ -2,7 +2,7 @@
 
 Paired measurements in one process on the CPU, single-threaded and on all threads of torch: contenders take turns, each
 figure is a median over the turns with its interquartile range, and only ratios are claims. Takes about three minutes on
-two idle cores; `--quick`: smaller sizes, half a minute. Results: a table, and `ops.json` with every repetition.
+two idle cores; `--quick`: smaller sizes, well under a minute. Results: a table, and `ops.json` with every repetition.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def samples(out: Path, n: int, seed: int, device: str) -> tuple[Tensor, float]:
             label = (torch.arange(first, first + PART) % 10).to(device)
             began = time.perf_counter()
             x = hs.sample(
-                denoiser, start, PART, grid=grid, solver=hs.Heun(), seed=seed, offset=first, batch=250,
+                denoiser, start, PART, grid=grid, solver=hs.Heun(), seed=seed, offset=first, batch=100,
                 cond={"label": label}, progress=True,
             )  # fmt: skip
             took = time.perf_counter() - began

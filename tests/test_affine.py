@@ -123,3 +123,25 @@ def test_compiles_whole() -> None:
     x, y = draw((5, 33), 1, torch.float32), draw((5, 33), 2, torch.float16)
     compiled = torch.compile(row, fullgraph=True, backend="aot_eager")
     assert all(torch.equal(a, b) for a, b in zip(compiled(x, y), row(x, y), strict=True))
+
+
+def test_compiled_calls_refuse_what_eager_calls_do() -> None:
+    into = torch.compile(lambda x, out: ops.affine(x, 1.0, out=out), fullgraph=True, backend="aot_eager")
+    x, out = torch.arange(6.0).view(2, 3), torch.empty(2, 3)
+    assert torch.equal(into(x, out), x)
+    assert torch.equal(out, x)
+    with pytest.raises(ValueError, match="affine: out must be contiguous"):
+        into(x, torch.empty(2, 6)[:, ::2])
+
+
+def test_outputs_may_not_overlap() -> None:
+    out = torch.empty(2, 3)
+    with pytest.raises(ValueError, match="affine: out and out_scaled overlap"):
+        ops.affine(torch.ones(2, 3), 1.0, out=out, out_scaled=(5.0, out))
+
+
+def test_tensors_without_memory() -> None:
+    x = torch.empty(4, 5, device="meta")
+    assert ops.affine(x, 1.0, [(2.0, x)]).shape == (4, 5)
+    assert ops.noise(x, 1.0, 0, 0).device.type == "meta"
+    assert ops.uniform(3, 1, device="meta").shape == (3,)

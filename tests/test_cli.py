@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 import headstart as hs
 from headstart import zoo
 from headstart.cli import app
+from headstart.cli.common import explain
 
 runner = CliRunner()
 
@@ -78,12 +80,14 @@ def test_help(command: str) -> None:
 
 def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("headstart.cli.doctor")  # the package's own `doctor` is the command
-    monkeypatch.setattr(module, "EXTRAS", {"dreams": (("no-such-distribution",), "dreams")})
+    needed = ("no-such-distribution",)
+    monkeypatch.setattr(module, "EXTRAS", {"dreams": (needed, "dreams"), "hopes": (needed, None)})
     text = call("doctor")
     assert hs.__version__ in text
     assert torch.__version__ in text
     assert "CPU instructions" in text
     assert 'it gives dreams; `pip install "headstart[dreams]"`' in text
+    assert "Extra [hopes] is not installed: it is reserved for what comes next, nothing uses it yet." in text
 
 
 def test_fit_writes_a_start_that_loads(place: Path) -> None:
@@ -109,6 +113,7 @@ def test_fit_writes_a_start_that_loads(place: Path) -> None:
         (["data.npz", "--out", "."], "is a folder"),
         (["data.npz", "--components", "500"], "components"),
         (["data.npz", "--device", "abacus"], "--device"),
+        (["data.npz", "--seed", str(2**64)], "--seed: must be in [0, 2^64), got 18446744073709551616"),
     ],
 )
 def test_fit_refuses_in_one_line(place: Path, arguments: list[str], message: str) -> None:
@@ -133,6 +138,7 @@ def test_sample_writes_png_grid_and_npz(place: Path) -> None:
         assert np.array_equal(np.asarray(Image.open(place / "out" / name)), one[..., 0])
     draw(place, "--out", "whole", "--n", 7, "--steps", 3, "--seed", 5, "--batch", 100)
     with np.load(place / "whole" / "samples.npz") as file:
+        # the noise is the same, but a network may round otherwise in another batch, and a byte fall to its neighbour
         assert np.abs(file["arr_0"].astype(int) - pixels).max() <= 1
 
 
@@ -165,7 +171,12 @@ def test_classic_start(place: Path) -> None:
         ("gone", [], "has no gone"),
         ("number", [], "must be a callable"),
         ("denoise", ["--solver", "magic"], "--solver: must be one of"),
-        ("denoise", ["--sigma", "-1"], "sigma"),
+        ("denoise", ["--sigma", "-1"], "--sigma: must be above 0.02"),
+        ("denoise", ["--sigma", "0.01"], "--sigma: must be above 0.02, where the last step begins, got 0.01"),
+        ("denoise", ["--sigma", "nan"], "--sigma: must be above 0.02"),
+        ("denoise", ["--seed", str(2**64)], "--seed: must be in [0, 2^64)"),
+        ("denoise", ["--start", "classic", "--shape", "1,0,0"], "height, width), got (1, 0, 0)"),
+        ("denoise", ["--denoiser", "zoo:fashion"], "zoo:fashion denoises samples of shape (1, 28, 28), got (1, 8, 6)"),
         ("denoise", ["--start", "gone.safetensors"], "gone.safetensors: no such file"),
         ("denoise", ["--start", "data.npz"], "data.npz"),
         ("denoise", ["--out", "data.npz"], "is a file, not a folder"),
@@ -201,6 +212,68 @@ def test_a_full_disk_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch
     text = draw(place, "--out", "deep/out", "--n", 2, code=1)
     assert "the disk is full; nothing half-written" in text
     assert not (place / "deep").exists()
+
+
+def test_a_full_disk_stops_fit_in_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("headstart.initializer.file.save_file", full)
+    before = files(place)
+    text = call("fit", "data.npz", "--out", "new.safetensors", "--components", 1, "--rank", 1, code=1)
+    assert "error: new.safetensors: the disk is full; nothing half-written" in text
+    assert files(place) == before
+
+
+@pytest.mark.parametrize(
+    ("message", "ours"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB.", False),
+        ("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.", False),
+        ("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.", False),
+        ("CUDA error: an illegal memory access was encountered", True),
+        ("mat1 is in another memory format", True),
+    ],
+)
+def test_only_a_lack_of_memory_is_called_so(message: str, ours: bool) -> None:
+    assert (explain(RuntimeError(message)) is None) == ours
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--json", "."], ".: is a folder; --json names a file"),
+        (["--seed", str(2**64)], "--seed: must be in [0, 2^64)"),
+    ],
+)
+def test_demo_refuses_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(hs, "fit")
+    assert message in call("demo", *arguments, code=1)
+    assert files(tmp_path) == []
+
+
+def test_demo_draws_no_more_than_the_floor_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = importlib.import_module("headstart.cli.comparison")
+    counts = []
+
+    def compare(network: object, runs: object, score: object, n: int, *rest: object) -> list[object]:
+        counts.append(n)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "compare", compare)
+    monkeypatch.setattr(hs, "fit", lambda *_, **__: mixture_of_one())
+    text = call("demo", "--out", tmp_path / "out", "--n", 2001, code=130)
+    assert "a row has at most 2000 samples, not 2001" in text
+    assert counts == [2000]
+
+
+def mixture_of_one() -> hs.GaussianMixture:
+    components = hs.ops.Components(torch.zeros(1, 784), torch.ones(1, 1))
+    return hs.GaussianMixture(components, torch.ones(1), (1, 28, 28))
 
 
 def test_demo_table_json_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,7 @@ import torch
 from PIL import Image
 
 from headstart import zoo
-from headstart.data import read_dataset, read_idx
-from headstart.dataset import DataError
+from headstart.data import DataError, read_dataset, read_idx
 from headstart.output import staged, tile, to_bytes, write, write_npz, write_png, write_samples
 
 GREY = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
@@ -89,6 +88,17 @@ def test_labels_come_along(tmp_path: Path, form: str) -> None:
         dataset.only(7)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "uint32", "uint64"])
+def test_labels_of_every_integer_type(tmp_path: Path, dtype: str) -> None:
+    write_npz(tmp_path / "data.npz", {"images": GREY, "labels": LABELS.astype(dtype)})
+    torch.save((torch.from_numpy(GREY), torch.from_numpy(LABELS.astype(dtype))), tmp_path / "data.pt")
+    for name in ("data.npz", "data.pt"):
+        labels = read_dataset(tmp_path / name).labels
+        assert labels is not None
+        assert labels.dtype == torch.int64
+        assert labels.tolist() == LABELS.tolist()
+
+
 def test_floats_keep_values_and_shape(tmp_path: Path) -> None:
     points = np.random.default_rng(0).normal(size=(9, 2))
     np.save(tmp_path / "points.npy", points)
@@ -147,6 +157,8 @@ BAD = {
     "names.npz": (lambda path: write_npz(path, {"a": GREY, "b": GREY}), "needs an array named"),
     "labels.npz": (lambda path: write_npz(path, {"images": GREY, "labels": LABELS[:3]}), "labels must be 5"),
     "float.npz": (lambda path: write_npz(path, {"images": GREY, "labels": LABELS * 0.5}), "non-negative integers"),
+    "names.pt": (lambda path: torch.save({1: torch.zeros(3, 4), 2: torch.ones(3)}, path), "needs an array .* 1, 2"),
+    "below.npz": (lambda path: write_npz(path, {"x": GREY, "y": LABELS.astype(np.int16) - 1}), "non-negative"),
     "object.pt": (lambda path: torch.save(Opaque(), path), "pickled objects are refused"),
     "pickle.pt": (lambda path: put(path, pickle.dumps(Opaque())), "refused|not a readable"),
     "list.pt": (lambda path: torch.save([1, 2, 3], path), "must hold a tensor"),
@@ -276,6 +288,19 @@ def test_an_interrupted_run_leaves_nothing(
     with pytest.raises(type(stop)):
         write(tmp_path / "one.txt", lambda path: path.write_text("half"))
     assert sorted(path.name for path in tmp_path.iterdir()) == (["deep"] if existing else [])
+
+
+def test_written_files_are_as_open_as_any_other(tmp_path: Path) -> None:
+    def save(path: Path) -> None:
+        path.write_text("private until then")
+        path.chmod(0o600)
+
+    mask = os.umask(0o027)
+    try:
+        write(tmp_path / "file", save)
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
 def test_staged_refuses_a_file(tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from headstart.fitting import FitReport, expectation, fit_mixture
 from headstart.fitting import em as em_module
+from headstart.fitting.expectation import expect
 from headstart.fitting.kmeans import lloyd, seed_centres
+from headstart.fitting.problem import Mixture, wide
 from headstart.initializer import Diagonal, Full, GaussianMixture, Isotropic, LowRank, fit
+from headstart.ops import Components
 
 FAMILIES = [Isotropic(), Diagonal(), Full(), LowRank(3), LowRank(0)]
 
@@ -63,6 +66,36 @@ def test_agrees_with_scikit_learn(family, kind):
         theirs_covariance = torch.diag_embed(theirs_covariance.reshape(3, -1).expand(3, 3))
     torch.testing.assert_close(covariance(ours)[order], theirs_covariance, rtol=1e-5, atol=1e-6)
     assert ours.report.log_likelihood == pytest.approx(theirs.score(data.numpy()), abs=1e-6)
+
+
+def test_float32_follows_float64_where_the_spread_is_huge():
+    """Points of rank 3 in 784 dimensions: the variance off the axes is a millionth of the data's mean variance."""
+    generator = torch.Generator().manual_seed(0)
+    mean, axes = 3 * torch.randn(3, 784, generator=generator), torch.randn(3, 3, 784, generator=generator)
+    which = torch.arange(600) % 3
+    data = mean[which] + torch.einsum("nr,nrd->nd", torch.randn(600, 3, generator=generator), axes[which])
+    single, double = (GaussianMixture.fit(x, 3, LowRank(3), tol=0.0, max_iter=12) for x in (data, data.double()))
+    assert wide(single.extremes, 0.0)
+    assert not wide(single.extremes, 1.0)
+    history = single.report.history
+    assert all(later >= earlier - 0.1 for earlier, later in itertools.pairwise(history))
+    assert single.report.log_likelihood == pytest.approx(double.report.log_likelihood, abs=1)
+    assert single.log_prob(data).dtype == torch.float32
+    torch.testing.assert_close(single.log_prob(data).double(), double.log_prob(data.double()), rtol=0, atol=1)
+    candidates = torch.nn.functional.one_hot(which, 3).bool() | True
+    state = Mixture(single.components, single.weight)
+    exact = float(double.log_prob(data.double()).mean())
+    assert expect(data, torch.arange(600), state, candidates)[0] == pytest.approx(exact, abs=1)
+
+
+def test_responsibilities_sum_to_one_in_many_dimensions():
+    generator = torch.Generator().manual_seed(0)
+    data, k = torch.randn(64, 20_000, generator=generator), 3
+    mean = 1e-3 * torch.randn(k, 20_000, generator=generator)
+    state = Mixture(Components(mean, torch.ones(k, 1)), torch.full((k,), 1 / k, dtype=torch.float64))
+    for candidates in (None, torch.ones(64, k, dtype=torch.bool)):
+        _, responsibility = expect(data, torch.arange(64), state, candidates)
+        torch.testing.assert_close(responsibility.sum(1), torch.ones(64), rtol=0, atol=1e-6)
 
 
 def test_recovers_a_known_low_rank_mixture():
@@ -191,6 +224,23 @@ def test_labels_give_the_weights_of_each_class():
     torch.testing.assert_close(mixture.class_weight.sum(1), torch.tensor([1.0, 0, 0, 1]).double())
 
 
+def test_sparse_labels_take_no_table_of_points_by_classes():
+    data, labels = blobs(300, 4, 2)[0], torch.arange(300) % 2 * (2**20 - 1)
+    table = GaussianMixture.fit(data, 1, Isotropic(), labels=labels).class_weight  # one_hot would take 2.3 GB
+    assert table.shape == (2**20, 1)
+    assert table.sum() == 2
+    with pytest.raises(ValueError, match=r"fit: labels must be below 2\^20 = 1048576, got 1000000000"):
+        GaussianMixture.fit(data, 1, Isotropic(), labels=torch.full((300,), 10**9))
+
+
+def test_any_seed_of_the_noise_fits():
+    data = blobs(50, 3, 2)[0]
+    assert GaussianMixture.fit(data, 2, Diagonal(), seed=2**64 - 1).report.seed == 2**64 - 1
+    for seed in (-1, 2**64):
+        with pytest.raises(ValueError, match=r"fit: seed must be in \[0, 2\^64\), got"):
+            GaussianMixture.fit(data, 2, Diagonal(), seed=seed)
+
+
 def test_defaults_follow_the_size_of_the_data():
     assert fit(torch.randn(50, 2)).report.covariance == "Full()"
     small = fit(torch.randn(400, 64))
@@ -209,8 +259,8 @@ def test_progress_and_report(monkeypatch):
 
 
 BAD = [
-    (torch.zeros(10, 4, dtype=torch.uint8), {}, r"fit: data must be floating .*, got uint8 \[10, 4\]; scale bytes"),
-    (torch.zeros(10, 4, dtype=torch.int64), {}, r"fit: data must be floating \[N, \*shape\], got int64 \[10, 4\]$"),
+    (torch.zeros(10, 4, dtype=torch.uint8), {}, r"fit: data must be floating .*, got uint8 \[10, 4\] on cpu; scale"),
+    (torch.zeros(10, 4, dtype=torch.int64), {}, r"fit: data must be floating \[N, .*, got int64 \[10, 4\] on cpu$"),
     (torch.zeros(10), {}, r"fit: data must be floating \[N, \*shape\], got float32 \[10\]"),
     ([[1.0]], {}, "fit: data must be floating .*, got list"),
     (torch.zeros(0, 4), {}, "fit: data must not be empty"),

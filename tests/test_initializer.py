@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -126,6 +128,7 @@ def test_denoise_takes_a_level_for_each_point():
     torch.testing.assert_close(made.denoise(x, sigma, labels=labels), torch.cat(each))
     torch.testing.assert_close(made.denoise(x, torch.tensor([0.5])), made.denoise(x, 0.5))
     assert made.denoise(x.half(), 1.0).dtype == torch.float16
+    assert made.denoise(x[:0], sigma[:0]).shape == (0, 6)
     with pytest.raises(ValueError, match=r"denoise: sigma must be a number or \[6\], got \[5\]"):
         made.denoise(x, torch.ones(5))
 
@@ -209,9 +212,15 @@ def rewrite(path: str, tensors: dict[str, Tensor], header: dict | str) -> None:
     [
         ({"version": 99}, "version 99, this headstart reads up to 1: upgrade headstart"),
         ({"version": "new"}, "not one that headstart saved"),
+        ({"version": 0}, "not one that headstart saved"),
+        ({"version": math.inf}, "not one that headstart saved"),
+        ({"format": "headstart-zoo"}, "not one that headstart saved"),
         ({"family": "Flow"}, "holds the family 'Flow', known are"),
         ({"shape": [7]}, r"damaged: GaussianMixture: mean must be finite \[3, 7\], got float64 \[3, 6\]"),
         ({"shape": None}, "damaged"),
+        ({"shape": [6, 0]}, r"damaged: GaussianMixture: shape must be of integers above 0, got \(6, 0\)"),
+        ({"shape": [-2, -3]}, "damaged: GaussianMixture: shape must be"),
+        ({"shape": [6.0]}, "damaged: GaussianMixture: shape must be"),
         ({"provenance": {"fit": {"n": 1}}}, "damaged"),
         ({"provenance": None}, "damaged"),
     ],
@@ -235,6 +244,10 @@ def test_files_with_wrong_tensors_are_refused(name, tmp_path):
     if name != "class_weight":
         rewrite(path, {key: tensor for key, tensor in tensors.items() if key != name}, header)
         with pytest.raises(ValueError, match=r"load: .* damaged"):
+            load(path)
+    if "weight" not in name:
+        rewrite(path, {**tensors, name: tensors[name].float()}, header)
+        with pytest.raises(ValueError, match=r"load: .* must be float32 or float64, like mean, got"):
             load(path)
     rewrite(path, {**tensors, name: tensors[name] * math.nan}, header)
     with pytest.raises(ValueError, match=r"load: .* damaged: GaussianMixture"):
@@ -263,9 +276,9 @@ def test_truncated_foreign_and_missing_files_are_refused(tmp_path):
 
 def test_a_failed_save_leaves_nothing_behind(tmp_path, monkeypatch):
     made = mixture()
-    with pytest.raises(OSError, match="save: "):
-        made.save(tmp_path / "no folder" / "start")
     made.save(tmp_path / "start")
+    with pytest.raises(OSError):
+        made.save(tmp_path / "start" / "deep")
     before = (tmp_path / "start").read_bytes()
 
     def fail(*_):
@@ -276,6 +289,25 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path, monkeypatch):
         made.save(tmp_path / "start")
     assert os.listdir(tmp_path) == ["start"]
     assert (tmp_path / "start").read_bytes() == before
+
+
+def test_a_full_disk_is_told_by_its_number(tmp_path, monkeypatch):
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("headstart.initializer.file.save_file", full)
+    with pytest.raises(OSError) as caught:
+        mixture().save(tmp_path / "start")
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path / "start")
+    assert os.listdir(tmp_path) == []
+
+
+def test_saved_files_are_as_open_as_any_other(tmp_path):
+    mixture().save(tmp_path / "deep" / "start")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "deep" / "start").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_bad_arguments_are_refused():

@@ -72,6 +72,25 @@ def test_a_sample_is_the_same_in_any_batch(solver: Solver, name: str) -> None:
     assert not torch.equal(whole, hs.sample(denoiser, start, 23, 4, solver, seed=3))
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_folded_conditional_sample_is_the_same_in_any_batch(solver: Solver) -> None:
+    """Preconditioned network, class-conditional start, labels split with the batch: bit for bit."""
+    generator = torch.Generator().manual_seed(0)
+    data, labels = torch.randn(60, 3, 5, generator=generator), torch.arange(60) % 3
+    data += labels.view(-1, 1, 1)
+    start = hs.GaussianMixture.fit(data, components=3, covariance=hs.LowRank(2), max_iter=3, labels=labels).at(2.0)
+
+    def net(x: torch.Tensor, c_noise: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return 0.3 * x / (1 + x * x) + 0.1 * label.to(x).view(-1, 1, 1) * c_noise
+
+    label = torch.arange(20) % 3
+    edm = hs.EDM(net, sigma_data=0.7)
+    whole = hs.sample(edm, start, 20, 4, solver, seed=5, cond={"label": label})
+    assert torch.equal(whole, hs.sample(edm, start, 20, 4, solver, seed=5, cond={"label": label}, batch=6))
+    tail = hs.sample(edm, start, 8, 4, solver, seed=5, offset=12, cond={"label": label[12:]})
+    assert torch.equal(whole[12:], tail)
+
+
 def test_conditions_are_split_with_the_batch() -> None:
     label = torch.arange(10)
     edm = hs.EDM(Network())
@@ -103,16 +122,29 @@ def test_a_denoiser_may_return_its_input(solver: Solver) -> None:
     assert torch.equal(same, copied)
 
 
+@pytest.mark.parametrize("solver", [hs.Euler(), hs.Heun(), hs.DPMpp2M()])
+def test_a_denoiser_may_keep_its_states(solver: Solver) -> None:
+    kept, copies = [], []
+
+    def denoiser(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        kept.append(x)
+        copies.append(x.clone())
+        return 0.5 * x
+
+    hs.sample(denoiser, hs.Classic((4,), 5.0), 3, 6, solver)
+    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+
+
 def test_16_bit_networks() -> None:
     seen = []
 
     def net(x: torch.Tensor, c_noise: torch.Tensor) -> torch.Tensor:
-        seen.append(x.dtype)
-        return 0.5 * x
+        seen.append((x.dtype, c_noise.dtype))
+        return (0.5 * x * c_noise).to(x.dtype)
 
     got = hs.sample(hs.EDM(net, dtype=torch.bfloat16), hs.Classic((64,), 10.0), 5, 4)
-    exact = hs.sample(hs.EDM(lambda x, c_noise: 0.5 * x), hs.Classic((64,), 10.0), 5, 4)
-    assert set(seen) == {torch.bfloat16}
+    exact = hs.sample(hs.EDM(lambda x, c_noise: 0.5 * x * c_noise), hs.Classic((64,), 10.0), 5, 4)
+    assert set(seen) == {(torch.bfloat16, torch.float32)}
     assert got.dtype == torch.float32
     assert (got - exact).abs().max() < 0.02 * exact.abs().max()
 
@@ -145,14 +177,23 @@ def test_no_samples(gaussian: GaussianLaw) -> None:
         ({"latents": torch.zeros(3, 2)}, r"sample: latents must be \[4, 2\], got \[3, 2\]"),
         ({"denoiser": lambda x, sigma: x[:, :1]}, r"sample: the denoiser must return a tensor \[4, 2\], got \[4, 1\]"),
         ({"denoiser": lambda x, sigma: None}, "sample: the denoiser must return a tensor .*, got NoneType"),
-        ({"dtype": torch.float16}, "affine: x must be float32 or float64, got float16"),
+        ({"dtype": torch.float16}, "sample: the state must be float32 or float64, got torch.float16"),
+        ({"grid": torch.tensor([5.0, 2.0, 1.0, 0.5])}, "sample: grid must end in 0, got 0.5"),
+        ({"offset": 2**32 - 2}, r"sample: offset \+ rows must be at most 2\^32"),
         ({"seed": -1}, "seed must be an integer"),
     ],
 )
 def test_bad_input(change: dict, error: str, gaussian: GaussianLaw) -> None:
-    arguments = {"denoiser": gaussian, "start": hs.Classic((2,), 5.0), "n": 4, "steps": 3}
+    called = []
+
+    def denoiser(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        called.append(sigma)
+        return gaussian(x, sigma)
+
+    arguments = {"denoiser": denoiser, "start": hs.Classic((2,), 5.0), "n": 4, "steps": 3}
     with pytest.raises((TypeError, ValueError), match=error):
         hs.sample(**{**arguments, **change})
+    assert not called
 
 
 def test_bad_edm() -> None:

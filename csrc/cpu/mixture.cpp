@@ -136,7 +136,7 @@ class Run {
       for (std::int64_t k = 0; k < p.components; ++k) total += std::exp(s.log_joint[k][lane] - shift);
       const T log_prob = shift + std::log(total);
       for (std::int64_t k = 0; k < p.components; ++k)
-        s.log_joint[k][lane] = total == T(0) ? T(0) : std::exp(s.log_joint[k][lane] - log_prob);
+        s.log_joint[k][lane] = total == T(0) ? T(0) : std::exp(s.log_joint[k][lane] - shift) / total;
       if (lane >= count) continue;
       out(p.log_prob)[first + lane] = log_prob;
       for (std::int64_t k = 0; k < p.components; ++k)
@@ -158,7 +158,7 @@ class Run {
     for (std::int64_t k = 0; k < p.components; ++k) {
       const Vector<T> weight = s.log_joint[k];
       bool used = false;
-      for (int lane = 0; lane < lanes; ++lane) used = used || weight[lane] > T(0);
+      for (int lane = 0; lane < lanes; ++lane) used = used || weight[lane] != T(0);  // NaN too: it must show
       if (used) gather(k, weight);
     }
     for (int lane = 0; lane < count; ++lane) {

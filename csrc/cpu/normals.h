@@ -9,10 +9,12 @@ namespace headstart::cpu {
 
 constexpr int kLanes = 16;
 
+// Static: each instruction set must keep the copy compiled for it.
+
 // Normals of kLanes (row, group) pairs, element after element. The address is a copy and the four results have arrays
 // of their own, or the compiler must fear that a store changes the next lane's input, and gives up on vectors.
-inline void fill_lanes(float* __restrict z, const Address address, const std::uint32_t* __restrict row,
-                       const std::uint32_t* __restrict group) {
+static inline void fill_lanes(float* __restrict z, const Address address, const std::uint32_t* __restrict row,
+                              const std::uint32_t* __restrict group) {
   alignas(64) float z0[kLanes], z1[kLanes], z2[kLanes], z3[kLanes];
   for (int lane = 0; lane < kLanes; ++lane) {
     const Normals normals = normals_at(address, row[lane], group[lane]);
@@ -31,7 +33,8 @@ inline void fill_lanes(float* __restrict z, const Address address, const std::ui
 
 // z[4 i .. 4 i + 3] = normals of group `group + i` of `row`, for i < groups rounded up to kLanes: the buffer must have
 // room for that.
-inline void fill_normals(float* z, const Address& address, std::uint32_t row, std::int64_t group, std::int64_t groups) {
+static inline void fill_normals(float* z, const Address& address, std::uint32_t row, std::int64_t group,
+                                std::int64_t groups) {
   alignas(64) std::uint32_t rows[kLanes], of[kLanes];
   std::fill(rows, rows + kLanes, row);
   for (std::int64_t first = 0; first < groups; first += kLanes) {
@@ -41,7 +44,8 @@ inline void fill_normals(float* z, const Address& address, std::uint32_t row, st
 }
 
 // The same for whole rows of few groups: lanes run over (row, group) pairs, so that short rows fill registers too.
-inline void fill_rows(float* z, const Address& address, std::uint32_t row, std::int64_t rows, std::int64_t groups) {
+static inline void fill_rows(float* z, const Address& address, std::uint32_t row, std::int64_t rows,
+                             std::int64_t groups) {
   alignas(64) std::uint32_t row_of[kLanes], group_of[kLanes];
   std::uint32_t at = row, group = 0;
   for (std::int64_t first = 0; first < rows * groups; first += kLanes) {

@@ -92,7 +92,7 @@ __device__ void normalize(const MixtureParams& p, std::int64_t row) {
   total = warp_sum(total);
   const T log_prob = largest + std::log(total);
   for (std::int64_t k = lane; k < p.components; k += 32)
-    joint[k] = total == T(0) ? T(0) : std::exp(joint[k] - log_prob);
+    joint[k] = total == T(0) ? T(0) : std::exp(joint[k] - largest) / total;
   if (lane == 0) static_cast<T*>(p.log_prob)[row] = log_prob;
 }
 

@@ -89,12 +89,12 @@ __device__ __forceinline__ void finish(const State<T, parts>& state, const Mixtu
   if (lane < samples && state.inside(lane)) static_cast<T*>(p.log_prob)[state.row(lane)] = own_log_prob;
 #pragma unroll
   for (int s = 0; s < samples; ++s) {
-    const T log_prob = __shfl_sync(0xFFFFFFFFu, own_log_prob, s), total = __shfl_sync(0xFFFFFFFFu, state.total, s);
+    const T largest = __shfl_sync(0xFFFFFFFFu, state.largest, s), total = __shfl_sync(0xFFFFFFFFu, state.total, s);
     if (!state.inside(s)) continue;
     T* responsibility = static_cast<T*>(p.responsibility) + state.row(s) * p.components;
     const bool none = total == T(0);  // no component has any weight
     for (std::int64_t k = lane; k < p.components; k += 32)
-      responsibility[k] = none ? T(0) : std::exp(responsibility[k] - log_prob);
+      responsibility[k] = none ? T(0) : std::exp(responsibility[k] - largest) / total;
     if (p.denoised == nullptr) continue;
     const T inverse = none ? T(0) : T(1) / total;
 #pragma unroll

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ def log_uniform(sigma_max: float, sigma_min: float, steps: int) -> Tensor:
 
 
 def _require(op: str, sigma_max: float, sigma_min: float, steps: int) -> None:
-    if not isinstance(steps, int) or steps < 1:
+    if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"{op}: steps must be an integer of at least 1, got {steps!r}")
     if not 0 < sigma_min < sigma_max < math.inf:
         raise ValueError(f"{op}: levels must satisfy 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")

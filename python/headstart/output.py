@@ -37,6 +37,7 @@ def write(path: Path, save: Callable[[Path], object]) -> None:
         save(temporary)
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
+        temporary.chmod(0o666 & ~current_umask())  # some libraries make private files
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -76,7 +77,7 @@ def staged(out: Path) -> Iterator[Path]:
 
 
 def current_umask() -> int:
-    """The process's file mode mask (mkdtemp makes private folders; a result folder is an ordinary one)."""
+    """The process's file mode mask (results are ordinary files and folders, not private)."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, Protocol, overload
 
 import torch
@@ -38,7 +39,7 @@ class SampleInfo:
     Fields:
         nfe: network calls a sample (Heun's two a step counted).
         seconds: wall time, start and network included.
-        bytes: memory read and written by the solver's rows, in all.
+        bytes: memory read and written by the solver's rows.
     """
 
     nfe: int
@@ -72,7 +73,8 @@ def sample(
     on `n`, `batch` or the device.
 
     Args:
-        denoiser: `D(x, sigma, **cond) -> x0`, or a preconditioned network such as `EDM`.
+        denoiser: `D(x, sigma, **cond) -> x0`, or a preconditioned network such as `EDM`. It must not write into `x`,
+            and what it returned must stay as it is for two more calls.
         start: where to begin, such as `GaussianMixture.at(sigma)` or `Classic`.
         n: number of samples.
         steps: solver steps: a network call each (two for Heun, one on its last); may be left out when `grid` is given.
@@ -97,6 +99,7 @@ def sample(
     levels = _levels(start, steps, grid)
     rows = solver.rows(levels)
     batch = _require_sizes(start, n, batch, latents)
+    _require_state("sample", dtype, seed, offset, n)
     cond = dict(cond or {})
     out: Tensor | None = None
     began, moved = time.perf_counter(), 0
@@ -110,7 +113,7 @@ def sample(
             out = x if out is None else _store(out, x, first)
             moved += bytes_of_batch
     if out is None:
-        out = torch.empty(0, *start.shape, dtype=dtype)
+        out = start.sample(0).to(dtype)
     if out.is_cuda:
         torch.cuda.synchronize(out.device)
     info = SampleInfo(calls(rows), time.perf_counter() - began, moved)
@@ -129,6 +132,7 @@ def integrate(
         ValueError, TypeError: a grid that does not descend, a state that is not float32 or float64.
     """
     rows = solver.rows(torch.as_tensor(grid, dtype=torch.float64).tolist())
+    _require_state("integrate", x.dtype, seed, offset, x.shape[0])
     with torch.no_grad():
         return _descend(denoiser, x, rows, seed, offset, dict(cond or {}), lambda description="": None)[0]
 
@@ -145,15 +149,17 @@ def _levels(start: Start, steps: int | None, grid: Tensor | None) -> list[float]
         raise ValueError(f"sample: grid must be [steps + 1] noise levels, got {levels}")
     if steps is not None and steps != len(levels) - 1:
         raise ValueError(f"sample: grid must have steps + 1 = {steps + 1} levels, got {len(levels)}")
+    if levels[-1] != 0:
+        raise ValueError(f"sample: grid must end in 0, got {levels[-1]}; integrate() stops anywhere")
     if abs(levels[0] - start.sigma) > 1e-6 * start.sigma:
         raise ValueError(f"sample: grid must begin at the start's sigma {start.sigma}, got {levels[0]}")
     return levels
 
 
 def _require_sizes(start: Start, n: int, batch: int | None, latents: Tensor | None) -> int:
-    if not isinstance(n, int) or n < 0:
+    if not isinstance(n, Integral) or n < 0:
         raise ValueError(f"sample: n must be an integer of at least 0, got {n!r}")
-    if batch is not None and (not isinstance(batch, int) or batch < 1):
+    if batch is not None and (not isinstance(batch, Integral) or batch < 1):
         raise ValueError(f"sample: batch must be an integer of at least 1, got {batch!r}")
     if latents is not None:
         if not hasattr(start, "from_latents"):
@@ -161,6 +167,12 @@ def _require_sizes(start: Start, n: int, batch: int | None, latents: Tensor | No
         if tuple(latents.shape) != (n, *start.shape):
             raise ValueError(f"sample: latents must be {[n, *start.shape]}, got {list(latents.shape)}")
     return batch or max(n, 1)
+
+
+def _require_state(op: str, dtype: torch.dtype, seed: int, offset: int, n: int) -> None:
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{op}: the state must be float32 or float64, got {dtype}")
+    ops.check.require_address(op, seed, 0, offset, 0, n, 1)
 
 
 def _part(value: Any, n: int, first: int, count: int) -> Any:
@@ -217,7 +229,7 @@ def _descend(
         following = rows[i + 1].sigma if i + 1 < len(rows) else None
         a, terms = _terms(row, x, history)
         noise = ops.Noise(row.c, seed, i, offset) if row.c else None
-        out = _buffer(spare, x, history)
+        out = _buffer(spare, x, history) if network is not None else None  # others may keep the states they saw
         if network is not None and following is not None:
             target = (network.preconditioning(following).c_in, network.dtype or x.dtype)
             point, scaled = ops.affine(x, a, terms, noise, out, out_scaled=target)
@@ -241,7 +253,7 @@ def _predict(
         at = network.preconditioning(sigma)
         if scaled is None:
             scaled = (at.c_in * x).to(network.dtype or x.dtype)
-        raw = network.raw(scaled, torch.tensor(at.c_noise, dtype=scaled.dtype, device=x.device), **cond)
+        raw = network.raw(scaled, torch.tensor(at.c_noise, dtype=x.dtype, device=x.device), **cond)
         prediction = _Prediction(at.c_skip, x, at.c_out, raw)
     if not isinstance(raw, Tensor) or raw.shape != x.shape:
         got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__

@@ -1,4 +1,4 @@
-"""The command line: `headstart doctor | demo | fit | sample`. One command a file; torch is imported inside."""
+"""The command line: `headstart doctor | demo | fit | sample`. One command a file."""
 
 from __future__ import annotations
 

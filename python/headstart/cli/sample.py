@@ -15,32 +15,41 @@ from headstart.cli.common import (
     find_solver,
     guarded,
     require_folder,
+    require_seed,
     say,
 )
 from headstart.progress import bars
+from headstart.sample import SIGMA_MIN
+
+ZOO_SHAPE = (1, 28, 28)
 
 
 def find_start(name: str, sigma: float, shape: str | None, denoiser: str, device: Any) -> Any:
     """The start of `--start`: a file's law at `sigma`, or `classic`: `N(0, 80^2 I)` of `shape`.
 
     Raises:
-        ValueError: `classic` with a denoiser whose shape is not known, or samples that are not images.
+        ValueError: `classic` with a denoiser whose shape is not known, samples that are not images or not those of
+            the zoo's network, or a `sigma` that leaves no way down.
         OSError: the file cannot be read.
     """
     import headstart as hs
 
     if name == "classic":
         if shape is None and denoiser == "zoo:fashion":
-            shape = "1,28,28"
+            shape = ",".join(map(str, ZOO_SHAPE))
         if shape is None or not all(part.strip().isdigit() for part in shape.split(",")):
             raise ValueError(f"--shape: --start classic needs channels,height,width, for example 3,64,64, got {shape}")
         start: Any = hs.Classic(tuple(int(part) for part in shape.split(",")), device=device)
     else:
         if not Path(name).is_file():
             raise FileNotFoundError(2, "no such file", name)
+        if not sigma > SIGMA_MIN:
+            raise ValueError(f"--sigma: must be above {SIGMA_MIN}, where the last step begins, got {sigma}")
         start = hs.load(name).to(device).at(sigma)
-    if len(start.shape) != 3 or start.shape[0] not in (1, 3, 4):
+    if len(start.shape) != 3 or start.shape[0] not in (1, 3, 4) or min(start.shape) < 1:
         raise ValueError(f"sample: the start must be of images (1, 3 or 4, height, width), got {tuple(start.shape)}")
+    if denoiser == "zoo:fashion" and tuple(start.shape) != ZOO_SHAPE:
+        raise ValueError(f"--start: {denoiser} denoises samples of shape {ZOO_SHAPE}, got {tuple(start.shape)}")
     return start
 
 
@@ -53,7 +62,7 @@ def sample(
     steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 7,
     n: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 64,
     label: Annotated[int | None, typer.Option(min=0, help="Class to sample.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed; sample i of a seed never changes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; sample i of a seed: its noise never changes.")] = 0,
     solver: Annotated[str, typer.Option(help=f"One of {', '.join(SOLVERS)}.")] = "dpmpp2m",
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
     shape: Annotated[str | None, typer.Option(help="channels,height,width for --start classic.")] = None,
@@ -61,6 +70,7 @@ def sample(
 ) -> None:
     """Sample images and write one PNG each, grid.png and samples.npz (arr_0: uint8 [N, H, W, C])."""
     require_folder(out)
+    require_seed(seed)
     import torch
 
     import headstart as hs

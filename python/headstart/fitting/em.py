@@ -156,6 +156,6 @@ def climb(
 
 def average_by_class(responsibility: Tensor, labels: Tensor) -> Tensor:
     """`p(k | class)` `[C, K]` (float64): the mean responsibility of the class's points; zeros for an absent class."""
-    onehot = torch.nn.functional.one_hot(labels).double()
-    total = onehot.mT @ responsibility.double()
+    total = responsibility.new_zeros(int(labels.max()) + 1, responsibility.shape[1], dtype=torch.float64)
+    total.index_add_(0, labels, responsibility.double())
     return total / total.sum(1, keepdim=True).clamp_min(1e-300)

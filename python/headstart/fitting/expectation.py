@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.fitting.problem import Mixture, change
+from headstart.fitting.problem import Mixture, change, extremes, wide, widen
 
 BATCH_NUMBERS = 2**23  # numbers in the largest temporary
 CANDIDATE, SHORT = 1e-30, 0.25  # see shortlist
@@ -28,23 +28,25 @@ def shortlist(responsibility: Tensor) -> Tensor | None:
 
 def expect(data: Tensor, rows: Tensor, state: Mixture, candidates: Tensor | None = None) -> tuple[float, Tensor]:
     """E step: mean log-likelihood of a point, and responsibilities `[n, K]`, over all components or the candidates."""
-    components, log_weight = state.components, state.weight.log().to(data.dtype)
+    components = widen(state.components) if wide(extremes(state.components), 0.0) else state.components
+    dtype = components.mean.dtype
+    log_weight = state.weight.log().to(dtype)
     if candidates is not None:
-        joint = data.new_full(candidates.shape, -math.inf)
+        joint = data.new_full(candidates.shape, -math.inf, dtype=dtype)
         for k in range(len(log_weight)):
             members = candidates[:, k].nonzero()[:, 0]
             one = change(components, itemgetter(slice(k, k + 1)))
             for some in members.split(batch_rows(data, one)):
-                posterior = ops.mixture_posterior(data[rows[some]], one, log_weight[k : k + 1], 0.0, denoise=False)
+                x = data[rows[some]].to(dtype)
+                posterior = ops.mixture_posterior(x, one, log_weight[k : k + 1], 0.0, denoise=False)
                 joint[some, k] = posterior.log_prob
-        log_prob = joint.logsumexp(1)
-        return float(log_prob.mean(dtype=torch.float64)), (joint - log_prob[:, None]).exp_()
+        return float(joint.logsumexp(1).mean(dtype=torch.float64)), joint.softmax(1).to(data.dtype)
     total = torch.zeros((), dtype=torch.float64, device=data.device)
     responsibility = torch.empty(len(rows), len(log_weight), dtype=data.dtype, device=data.device)
     for some in torch.arange(len(rows), device=data.device).split(batch_rows(data, components)):
-        posterior = ops.mixture_posterior(data[rows[some]], components, log_weight, 0.0, denoise=False)
+        posterior = ops.mixture_posterior(data[rows[some]].to(dtype), components, log_weight, 0.0, denoise=False)
         total += posterior.log_prob.sum(dtype=torch.float64)
-        responsibility[some] = posterior.responsibility
+        responsibility[some] = posterior.responsibility.to(data.dtype)
     return float(total) / len(rows), responsibility
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from headstart.initializer.covariance import Covariance
 
 
+WIDE = 1e4  # spread over total variance from which densities are computed in float64
+
+
 class Mixture(NamedTuple):
     """Components and their weights `[K]` (float64)."""
 
@@ -27,6 +30,37 @@ class Problem(NamedTuple):
     family: Covariance
     least: float
     tol: float
+
+
+class Extremes(NamedTuple):
+    """The largest spread of a mixture's axes, and the least variance off them."""
+
+    spread: float
+    variance: float
+
+
+def extremes(components: ops.Components) -> Extremes:
+    """Extremes of low-rank components; a spread of 0 where no directions are left off the axes, or none are on them."""
+    axes, spread = components.axes, components.spread
+    if axes is None or spread is None or not 0 < axes.shape[1] < axes.shape[2]:
+        return Extremes(0.0, 0.0)
+    return Extremes(float(spread.max()), float(components.variance.min()))
+
+
+def wide(extremes: Extremes, sigma: float) -> bool:
+    """Whether float32 would not do: `|x - mean|^2 / t - (axis . (x - mean))^2 drop` cancels where spread >> t."""
+    return extremes.spread > WIDE * (extremes.variance + sigma**2)
+
+
+def widen(components: ops.Components) -> ops.Components:
+    """Low-rank components in float64, their axes orthonormal again.
+
+    Rounded to float32, axes have lengths off by 1e-8 or so, which counts as often as the spread exceeds the variance;
+    one step of the Newton-Schulz iteration, `1.5 U - 0.5 U U^T U`, squares that error.
+    """
+    mean, variance, axes, spread = change(components, Tensor.double)
+    assert axes is not None
+    return ops.Components(mean, variance, 1.5 * axes - 0.5 * (axes @ axes.mT) @ axes, spread)
 
 
 def change(components: ops.Components, function: Callable[[Tensor], Tensor]) -> ops.Components:

@@ -9,15 +9,10 @@ import torch
 from torch import Tensor
 
 from headstart.ops import Components
+from headstart.ops.check import STATE, describe
 
 CHECK_ROWS = 4096
-
-
-def describe(value: object) -> str:
-    """`float32 [4, 3]` for a tensor, the type for anything else: what an error says it got."""
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-    return type(value).__name__
+MOST_CLASSES = 2**20  # a table of weights has a row for each number up to the largest label
 
 
 def check_data(name: str, data: object) -> Tensor:
@@ -43,6 +38,8 @@ def check_labels(name: str, labels: object, n: int) -> Tensor:
     labels = labels.long()
     if n and int(labels.min()) < 0:
         raise ValueError(f"{name}: labels must be at least 0, got {int(labels.min())}")
+    if n and int(labels.max()) >= MOST_CLASSES:
+        raise ValueError(f"{name}: labels must be below 2^20 = {MOST_CLASSES}, got {int(labels.max())}; number them")
     return labels
 
 
@@ -67,6 +64,12 @@ def check_mixture(
 ) -> tuple[Tensor, Tensor | None]:
     """Consistent shapes and sound weights of a mixture; weights come back in float64, scaled to sum to 1."""
     mean, variance, axes, spread = components
+    if not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(f"GaussianMixture: shape must be of integers above 0, got {shape}")
+    for name, tensor in components._asdict().items():
+        if tensor is not None and (tensor.dtype not in STATE or tensor.dtype != mean.dtype):
+            wanted = "float32 or float64, like mean"
+            raise ValueError(f"GaussianMixture: {name} must be {wanted}, got {describe(tensor)}")
     k, d = len(weight), math.prod(shape)
     check_shape("mean", mean, [(k, d)])
     if axes is None and spread is None:

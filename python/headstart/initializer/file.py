@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from headstart import output
 
 if TYPE_CHECKING:
     from headstart.initializer.mixture import GaussianMixture
@@ -21,23 +24,22 @@ def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) 
     """Write tensors and a header; the file appears whole or not at all.
 
     Args:
-        path: File to write or replace.
+        path: File to write or replace; its folder is made where missing.
         header: JSON values; format and version are added.
         tensors: Named tensors.
 
     Raises:
         OSError: The file cannot be written.
     """
-    path = Path(path)
     text = json.dumps({"format": FORMAT, "version": VERSION, **header})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {FORMAT: text})
-        os.replace(temporary, path)
-    except SafetensorError as error:  # the library wraps the system's errors
-        raise OSError(f"save: cannot write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        output.write(Path(path), lambda temporary: save_file(tensors, temporary, {FORMAT: text}))
+    except SafetensorError as error:  # the library keeps the system's error as text
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise OSError(f"save: cannot write {path}: {error}") from error
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -58,7 +60,9 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         header = json.loads(metadata[FORMAT])
         version = int(header["version"])
-    except (KeyError, TypeError, ValueError) as error:
+        if header["format"] != FORMAT or version < 1:
+            raise ValueError(f"format {header['format']!r}, version {version}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"load: {path} is a safetensors file, but not one that headstart saved") from error
     if version > VERSION:
         raise ValueError(f"load: {path} has version {version}, this headstart reads up to {VERSION}: upgrade headstart")

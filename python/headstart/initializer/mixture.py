@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.fitting import FitReport, fit_mixture
-from headstart.fitting.problem import change
+from headstart.fitting.problem import change, extremes, wide, widen
 from headstart.initializer.check import check_data, check_labels, check_mixture, check_points, check_sigma
 from headstart.initializer.covariance import Covariance, LowRank
 from headstart.initializer.file import write
@@ -45,6 +46,7 @@ class GaussianMixture:
     ) -> None:
         self.components, self.shape, self.report = components, tuple(shape), report
         self.weight, self.class_weight = check_mixture(components, weight, self.shape, class_weight)
+        self.extremes = extremes(components)
 
     @classmethod
     def fit(
@@ -87,6 +89,8 @@ class GaussianMixture:
         if not hasattr(covariance, "estimate") or isinstance(covariance, type):
             families = "Isotropic(), Diagonal(), Full() or LowRank(rank)"
             raise ValueError(f"fit: covariance must be {families}, got {covariance!r}")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"fit: seed must be in [0, 2^64), got {seed}")
         if max_iter < 1 or not tol >= 0:
             raise ValueError(f"fit: max_iter must be at least 1 and tol at least 0, got {max_iter} and {tol}")
         dim = data[0].numel()
@@ -101,6 +105,11 @@ class GaussianMixture:
     @property
     def conditional(self) -> bool:
         return self.class_weight is not None
+
+    @cached_property
+    def widened(self) -> ops.Components:
+        """The components for noise levels where float32 would not do."""
+        return widen(self.components)
 
     def at(self, sigma: float | Tensor) -> MixtureStart:
         """The law of `x_0 + sigma n`, a start; it shares this mixture's tensors."""
@@ -150,7 +159,7 @@ class GaussianMixture:
             sigma: Noise level, or one for each point `[B]`.
             labels: Classes `[B]`, or one for all, or None.
         """
-        if isinstance(sigma, Tensor) and sigma.numel() > 1:
+        if isinstance(sigma, Tensor) and sigma.numel() != 1:
             return self.denoise_levels(x, sigma, labels)
         sigma = check_sigma("denoise", sigma)
         denoised = self.posterior("denoise", x, sigma, labels, denoise=True).denoised
@@ -174,10 +183,13 @@ class GaussianMixture:
         """The op's posterior of `x`, in the dtype of `x` (of the components for 16-bit `x`)."""
         flat = check_points(name, x, self.shape)
         dtype = flat.dtype if flat.dtype in (torch.float32, torch.float64) else self.components.mean.dtype
-        components = change(self.components, lambda tensor: tensor.to(flat.device, dtype))
-        log_weight = self.rows(name, labels, len(x)).log().to(flat.device, dtype)
+        held, inner = (self.widened, torch.float64) if wide(self.extremes, sigma) else (self.components, dtype)
+        components = change(held, lambda tensor: tensor.to(flat.device, inner))
+        log_weight = self.rows(name, labels, len(x)).log().to(flat.device, inner)
         log_row = log_weight[0] if labels is None else log_weight.contiguous()
-        return ops.mixture_posterior(flat.to(dtype).contiguous(), components, log_row, sigma, denoise)
+        found = ops.mixture_posterior(flat.to(inner).contiguous(), components, log_row, sigma, denoise)
+        denoised = None if found.denoised is None else found.denoised.to(dtype)
+        return ops.Posterior(found.log_prob.to(dtype), found.responsibility.to(dtype), denoised)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all; `headstart.load` reads it."""

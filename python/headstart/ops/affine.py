@@ -178,8 +178,8 @@ def uniform(
     check.require_address("uniform", seed, step, offset, stream, n, 1)
     out = torch.empty(n, dtype=torch.float64, device=device)
     if n:
-        run = torch.ops.headstart.uniform if torch.compiler.is_compiling() else _run_uniform
-        run(library.signed(seed), step, offset, stream, out)
+        run = torch.ops.headstart.uniform if check.dispatched(out) else _run_uniform
+        run(library.signed(int(seed)), int(step), int(offset), int(stream), out)
     return out
 
 
@@ -195,37 +195,41 @@ def _row(
     for j, (_, y) in enumerate(terms):
         check.require(op, f"y{j}", y, check.TYPES, like=target)
     if noise is not None:
-        rows, columns = _sizes(target)
+        rows, columns = _sizes(op, target)
         check.require_address(op, noise.seed, noise.step, noise.offset, noise.stream, rows, columns)
     x = x if x is None or x.is_contiguous() else x.contiguous()
     ys = [y if y.is_contiguous() else y.contiguous() for _, y in terms]
     bs = [float(b) for b, _ in terms]
     c, seed, step, offset, stream = noise or (0.0, 0, 0, 0, 0)
-    compiling = torch.compiler.is_compiling()
-    if not compiling:
-        inputs = ys if x is None else [x, *ys]
-        for name, tensor in (("out", out), ("out_scaled", scaled)):
-            if tensor is not None:
-                check.require_out(op, name, tensor, inputs)
     if target.numel():
-        run = torch.ops.headstart.affine if compiling else _run_affine
-        run(x, float(a), ys, bs, float(c), library.signed(seed), step, offset, int(stream), out, scaled, float(scale))
+        run = torch.ops.headstart.affine if check.dispatched(target) else _run_affine
+        address = (library.signed(int(seed)), int(step), int(offset), int(stream))
+        run(op, x, float(a), ys, bs, float(c), *address, out, scaled, float(scale))
 
 
-def _sizes(x: Tensor) -> tuple[int, int]:
+def _sizes(op: str, x: Tensor) -> tuple[int, int]:
     """Samples and elements a sample of `[B, *shape]`."""
     if x.dim() == 0:
-        raise ValueError("noise: x must be [B, *shape] with a leading sample dimension, got a scalar")
+        raise ValueError(
+            f"{op}: x must be [B, *shape] with a leading sample dimension where noise is added, got a scalar"
+        )
     return x.shape[0], math.prod(x.shape[1:])
 
 
 def _run_affine(
-    x: Tensor | None, a: float, ys: list[Tensor], bs: list[float], c: float, seed: int, step: int, offset: int,
+    op: str, x: Tensor | None, a: float, ys: list[Tensor], bs: list[float], c: float, seed: int, step: int, offset: int,
     stream: int, out: Tensor | None, scaled: Tensor | None, scale: float,
 ) -> None:  # fmt: skip
     target = out if out is not None else scaled
     assert target is not None
-    rows, columns = _sizes(target) if c != 0.0 else (1, target.numel())
+    inputs = ys if x is None else [x, *ys]
+    if out is not None:
+        check.require_out(op, "out", out, inputs)
+    if scaled is not None:
+        check.require_out(op, "out" if out is None else "out_scaled", scaled, inputs)
+        if out is not None and check.overlap(out, scaled):
+            raise ValueError(f"{op}: out and out_scaled overlap in memory; give each memory of its own")
+    rows, columns = _sizes(op, target) if c != 0.0 else (1, target.numel())
     state = out.dtype if out is not None else x.dtype if x is not None else torch.float32
     scaled_dtype = scaled.dtype if scaled is not None else state
     terms = [(b, y.data_ptr(), check.TYPES[y.dtype]) for b, y in zip(bs, ys, strict=True)]
@@ -243,7 +247,7 @@ def _run_uniform(seed: int, step: int, offset: int, stream: int, out: Tensor) ->
 
 
 library.define(
-    "affine(Tensor? x, float a, Tensor[] y, float[] b, float c, int seed, int step, int offset, int stream, "
+    "affine(str op, Tensor? x, float a, Tensor[] y, float[] b, float c, int seed, int step, int offset, int stream, "
     "Tensor(a!)? out, Tensor(b!)? scaled, float scale) -> ()",
     _run_affine,
     lambda *arguments: None,

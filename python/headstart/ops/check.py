@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -20,9 +21,9 @@ TYPES = {
 
 
 def describe(tensor: object) -> str:
-    """`float32 [3, 4] on cpu`, for error messages."""
+    """`float32 [3, 4] on cpu`, for error messages; the type of what is no tensor."""
     if not isinstance(tensor, Tensor):
-        return f"{type(tensor).__name__} {tensor!r}"
+        return type(tensor).__name__
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} on {tensor.device}"
 
 
@@ -58,13 +59,21 @@ def require_out(op: str, name: str, out: Tensor, inputs: Sequence[Tensor]) -> No
     """
     if not out.is_contiguous():
         raise ValueError(f"{op}: {name} must be contiguous, got strides {out.stride()} for shape {list(out.shape)}")
-    first = out.data_ptr()
-    last = first + out.numel() * out.element_size()
     for tensor in inputs:
-        start = tensor.data_ptr()
-        aligned = start == first and tensor.element_size() == out.element_size()
-        if not aligned and start < last and first < start + tensor.numel() * tensor.element_size():
+        aligned = tensor.data_ptr() == out.data_ptr() and tensor.element_size() == out.element_size()
+        if not aligned and overlap(tensor, out):
             raise ValueError(f"{op}: {name} overlaps an input in memory; give it memory of its own, or that very input")
+
+
+def overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two contiguous tensors share memory."""
+    first, second = a.data_ptr(), b.data_ptr()
+    return first < second + b.numel() * b.element_size() and second < first + a.numel() * a.element_size()
+
+
+def dispatched(tensor: Tensor) -> bool:
+    """Whether a call must go through torch's dispatcher: under `torch.compile`, and for tensors without memory."""
+    return torch.compiler.is_compiling() or tensor.device.type == "meta"
 
 
 def require_address(op: str, seed: int, step: int, offset: int, stream: int, rows: int, columns: int) -> None:
@@ -74,7 +83,7 @@ def require_address(op: str, seed: int, step: int, offset: int, stream: int, row
         ValueError: out of range.
     """
     for name, value, bound in (("seed", seed, 64), ("step", step, 32), ("offset", offset, 32), ("stream", stream, 32)):
-        if not isinstance(value, int) or not 0 <= value < 2**bound:
+        if not (type(value) is int or isinstance(value, Integral)) or not 0 <= value < 2**bound:
             raise ValueError(f"{op}: {name} must be an integer in [0, 2^{bound}), got {value!r}")
     if offset + rows > 2**32:
         raise ValueError(f"{op}: offset + rows must be at most 2^32, got {offset} + {rows}")

@@ -111,8 +111,9 @@ def mixture_posterior(
     if tuple(log_weight.shape) not in ((k,), (x.shape[0], k)) or log_weight.device != x.device:
         wanted = f"[{k}] or [{x.shape[0]}, {k}] on {x.device}"
         raise ValueError(f"mixture_posterior: log_weight must be {wanted}, got {check.describe(log_weight)}")
-    _require_sigma("mixture_posterior", components, sigma, x)
-    run = torch.ops.headstart.mixture_posterior if torch.compiler.is_compiling() else _run_posterior
+    if not 0 <= sigma < math.inf:
+        raise ValueError(f"mixture_posterior: sigma must be finite and at least 0, got {sigma}")
+    run = torch.ops.headstart.mixture_posterior if check.dispatched(x) else _run_posterior
     log_prob, responsibility, denoised = run(x, *components, log_weight, float(sigma), denoise)
     return Posterior(log_prob, responsibility, denoised if denoise else None)
 
@@ -139,16 +140,12 @@ def mixture_sample(
     check.require("mixture_sample", "component", component, (torch.int64,))
     if component.dim() != 1 or component.device != mean.device:
         raise ValueError(f"mixture_sample: component must be [n] on {mean.device}, got {check.describe(component)}")
-    n, k = component.shape[0], mean.shape[0]
-    compiling = torch.compiler.is_compiling()
-    if n and not compiling and not (int(component.min()) >= 0 and int(component.max()) < k):
-        got = f"{int(component.min())} to {int(component.max())}"
-        raise ValueError(f"mixture_sample: component must be in [0, {k}), got {got}")
-    if not math.isfinite(sigma) or sigma < 0:
+    n = component.shape[0]
+    if not 0 <= sigma < math.inf:
         raise ValueError(f"mixture_sample: sigma must be finite and at least 0, got {sigma}")
     check.require_address("mixture_sample", seed, step, offset, int(Stream.FLOOR), n, mean.shape[1])
-    run = torch.ops.headstart.mixture_sample if compiling else _run_sample
-    return run(component, *components, float(sigma), library.signed(seed), step, offset)
+    run = torch.ops.headstart.mixture_sample if check.dispatched(mean) else _run_sample
+    return run(component, *components, float(sigma), library.signed(int(seed)), int(step), int(offset))
 
 
 def _require_components(op: str, components: Components, like: Tensor) -> None:
@@ -174,22 +171,24 @@ def _require_components(op: str, components: Components, like: Tensor) -> None:
             raise ValueError(f"{op}: axes and spread must be [{k}, R, {d}] and [{k}, R], R <= {d}, got {got}")
 
 
-def _require_sigma(op: str, components: Components, sigma: float, x: Tensor) -> None:
-    if not math.isfinite(sigma) or sigma < 0:
-        raise ValueError(f"{op}: sigma must be finite and at least 0, got {sigma}")
-    if sigma == 0 and not torch.compiler.is_compiling():
-        least = components.variance
-        if components.spread is not None and components.spread.shape[1] == x.shape[1]:
-            least = components.variance + components.spread
-        if bool((least <= 0).any()):
-            raise ValueError(f"{op}: sigma must be positive where a covariance is singular, got 0")
+def _require_regular(components: Components) -> None:
+    """Refuses covariances without a density, at sigma = 0."""
+    least, spread = components.variance, components.spread
+    if spread is not None and spread.shape[1] == components.mean.shape[1]:
+        least = least + spread
+    if bool((least <= 0).any()):
+        raise ValueError("mixture_posterior: sigma must be positive where a covariance is singular, got 0")
 
 
 def _run_posterior(
     x: Tensor, mean: Tensor, variance: Tensor, axes: Tensor | None, spread: Tensor | None, log_weight: Tensor,
     sigma: float, denoise: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    if axes is not None and axes.shape[1] == 0:
+        axes = spread = None
     components = Components(mean, variance, axes, spread)
+    if sigma == 0:
+        _require_regular(components)
     at = tables(components, sigma)
     x = x.contiguous()
     constant = (log_weight + at.constant).contiguous()
@@ -249,6 +248,9 @@ def _run_sample(
     out = mean.new_empty(n, d)
     if n == 0:
         return out
+    least, most = int(component.min()), int(component.max())
+    if least < 0 or most >= k:
+        raise ValueError(f"mixture_sample: component must be in [0, {k}), got {least} to {most}")
     deviation = (variance.double() + sigma**2).sqrt().to(mean.dtype).contiguous()
     factor = None if spread is None else spread.sqrt().contiguous()
     rank = 0 if axes is None else axes.shape[1]
@@ -270,7 +272,7 @@ library.define(
     lambda x, mean, variance, axes, spread, log_weight, sigma, denoise: (
         x.new_empty(x.shape[0]),
         x.new_empty(x.shape[0], mean.shape[0]),
-        torch.empty_like(x) if denoise else x.new_empty(0),
+        torch.empty_like(x, memory_format=torch.contiguous_format) if denoise else x.new_empty(0),
     ),
 )
 library.define(

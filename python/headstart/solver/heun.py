@@ -17,12 +17,19 @@ class Churn:
         amount: EDM's S_churn, at least 0.
         sigma_min, sigma_max: range of noise levels where it acts (S_tmin, S_tmax).
         noise: standard deviation of the fresh noise (S_noise).
+
+    Raises:
+        ValueError: amount or noise negative.
     """  # noqa: E501
 
     amount: float
     sigma_min: float = 0.0
     sigma_max: float = math.inf
     noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.amount >= 0 and self.noise >= 0):
+            raise ValueError(f"Churn: amount and noise must be at least 0, got {self.amount} and {self.noise}")
 
     def raised(self, sigma: float, steps: int) -> float:
         """The level `t_hat` that the state is raised to."""

@@ -39,7 +39,7 @@ class DPMppSDE2M:
     """
 
     eta: float = 1.0
-    order = 2  # of the error in law
+    order = 2  # of the mean and variance of a Gaussian
 
     def __post_init__(self) -> None:
         if not self.eta >= 0:

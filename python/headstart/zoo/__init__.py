@@ -55,6 +55,7 @@ def denoiser(name: str = "fashion", device: str | torch.device = "cpu") -> EDM:
     network = UNet(**json.loads(header["network"]))
     network.load_state_dict(weights)
     network = network.to(device).eval().requires_grad_(False)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return EDM(network, sigma_data=float(header["sigma_data"]))
 
 

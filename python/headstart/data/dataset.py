@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -83,19 +83,23 @@ def to_labels(array: np.ndarray | Tensor, n: int, name: str) -> Tensor:
     Raises:
         DataError: another number of labels, or labels that are not non-negative integers.
     """
-    labels = torch.as_tensor(np.array(array) if isinstance(array, np.ndarray) else array)
-    if labels.is_floating_point() or labels.is_complex() or list(labels.shape) != [n] or int(labels.min()) < 0:
-        raise DataError(f"{name}: labels must be {n} non-negative integers, got {labels.dtype} {list(labels.shape)}")
+    if isinstance(array, np.ndarray):  # torch hardly knows wide unsigned integers
+        array = array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
+    labels = torch.as_tensor(array)
+    countable = not labels.is_floating_point() and not labels.is_complex() and list(labels.shape) == [n]
+    if not countable or int(labels.long().min()) < 0:
+        raise DataError(f"{name}: labels must be {n} non-negative integers, got {array.dtype} {list(labels.shape)}")
     return labels.long()
 
 
-def from_arrays(arrays: Mapping[str, np.ndarray | Tensor], name: str, channels_first: bool = False) -> Dataset:
+def from_arrays(arrays: Mapping[Any, np.ndarray | Tensor], name: str, channels_first: bool = False) -> Dataset:
     """Data set from named arrays: samples under one of `IMAGE_NAMES` (or the only name), labels of `LABEL_NAMES`."""
     key = next((key for key in IMAGE_NAMES if key in arrays), None)
     if key is None and len(arrays) == 1:
         key = next(iter(arrays))
     if key is None:
-        raise DataError(f"{name}: needs an array named {' or '.join(IMAGE_NAMES)}, got {', '.join(arrays) or 'none'}")
+        found = ", ".join(map(str, arrays)) or "none"
+        raise DataError(f"{name}: needs an array named {' or '.join(IMAGE_NAMES)}, got {found}")
     x = to_samples(arrays[key], f"{name} ({key})" if len(arrays) > 1 else name, channels_first)
     label_key = next((label for label in LABEL_NAMES if label in arrays and label != key), None)
     return Dataset(x, None if label_key is None else to_labels(arrays[label_key], len(x), f"{name} ({label_key})"))

@@ -1,15 +1,8 @@
-"""Reading data sets: folders of images, npy, npz, pt and idx files, and the zoo's own images.
-
-No file is trusted: pickled objects are refused, sizes are checked against the file, and every error is one sentence
-that names the file.
-"""
+"""Reading npy, npz and pt files, and whatever else a data set comes as, by its name."""
 
 from __future__ import annotations
 
-import gzip
-import math
 import pickle
-import struct
 import warnings
 import zipfile
 import zlib
@@ -20,30 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.dataset import DataError, Dataset, from_arrays, to_labels, to_samples
-from headstart.folder import read_folder
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """Array of unsigned bytes from an idx file (the format of MNIST), gzipped or not.
-
-    Raises:
-        DataError: not an idx file of unsigned bytes, or one that is cut short.
-    """
-    raw = path.read_bytes()
-    try:
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: damaged or cut short gzip file ({error})") from None
-    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[3] == 0:
-        raise DataError(f"{path}: not an idx file")
-    if raw[2] != 8:
-        raise DataError(f"{path}: idx type must be 0x08 (unsigned bytes), got {raw[2]:#04x}")
-    start = 4 + 4 * raw[3]
-    shape = struct.unpack(f">{raw[3]}I", raw[4:start]) if len(raw) >= start else ()
-    if not shape or len(raw) - start != math.prod(shape):
-        raise DataError(f"{path}: cut short or damaged: idx shape {list(shape)} does not match {len(raw)} bytes")
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
+from headstart.data.dataset import DataError, Dataset, from_arrays
+from headstart.data.folder import read_folder
+from headstart.data.idx import read_idx_pair
 
 
 def read_numpy(path: Path) -> Dataset:
@@ -78,15 +50,6 @@ def read_torch(path: Path) -> Dataset:
     if not isinstance(arrays, Mapping) or not all(isinstance(value, Tensor) for value in arrays.values()):
         raise DataError(f"{path}: must hold a tensor, a dict of tensors or (samples, labels), got {type(held)}")
     return from_arrays(arrays, str(path), channels_first=True)
-
-
-def read_idx_pair(path: Path) -> Dataset:
-    """Images of an idx file, with the labels of the file beside it named in MNIST's way, where there is one."""
-    x = to_samples(read_idx(path), str(path))
-    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
-    if beside == path or not beside.is_file():
-        return Dataset(x)
-    return Dataset(x, to_labels(read_idx(beside), len(x), str(beside)))
 
 
 def read_dataset(source: str | Path, size: int | None = None) -> Dataset:
