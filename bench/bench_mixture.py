@@ -18,7 +18,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from bench.bench_noise import words
 from bench.measure import OURS, Case
 from headstart import ops
-from headstart.ops.mixture import tables
+from headstart.ops.component import tables
 
 SIGMA = 0.5
 TORCH, SKLEARN, PLAIN, GEMM = "MixtureSameFamily", "scikit-learn score_samples", "plain torch", "bare GEMM"

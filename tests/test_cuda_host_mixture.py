@@ -16,7 +16,7 @@ from conftest import random_components
 from cuda_shim import shim
 from cuda_shim.shim import TYPE, Guarded, Mixture, call
 from headstart.ops import Components, reference
-from headstart.ops.mixture import tables
+from headstart.ops.component import tables
 
 REASON = shim.missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))

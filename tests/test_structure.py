@@ -16,7 +16,8 @@ FORBIDDEN = {
     "fitting": ["headstart.solver", "headstart.sample", "headstart.cli"],
     "ops": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.denoiser", "headstart.grid"],
     "metrics": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.cli"],
-    "sample.py": ["headstart.initializer", "headstart.fitting", "headstart.cli"],
+    "sample.py": ["headstart.fitting", "headstart.cli"],
+    "descent.py": ["headstart.initializer", "headstart.sample", "headstart.fitting", "headstart.cli"],
     "grid.py": ["headstart"],
     "denoiser.py": ["headstart"],
 }

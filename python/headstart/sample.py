@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned
+from headstart.descent import descend
 from headstart.grid import log_uniform
+from headstart.initializer.protocol import Start
 from headstart.progress import track
-from headstart.solver import DPMpp2M, Row, Solver, calls
+from headstart.solver import DPMpp2M, Solver, calls
 
 SIGMA_MIN = 0.02  # last level of the default grid; 0.01 to 0.03 beats EDM's 0.002 when calls are few
-
-
-class Start(Protocol):
-    """A law to start from: that of the data noised by `sigma`."""
-
-    @property
-    def sigma(self) -> float: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def sample(self, n: int, seed: int = 0, offset: int = 0) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +98,7 @@ def sample(
             count = min(batch, n - first)
             part = {name: _part(value, n, first, count) for name, value in cond.items()}
             x = _begin(start, count, seed, offset + first, latents, first, part).to(dtype)
-            x, bytes_of_batch = _descend(denoiser, x, rows, seed, offset + first, part, advance)
+            x, bytes_of_batch = descend(denoiser, x, rows, seed, offset + first, part, advance)
             out = x.new_empty(n, *x.shape[1:]) if out is None and count < n else out
             out = x if out is None else _store(out, x, first)
             moved += bytes_of_batch
@@ -134,7 +124,7 @@ def integrate(
     rows = solver.rows(torch.as_tensor(grid, dtype=torch.float64).tolist())
     _require_state("integrate", x.dtype, seed, offset, x.shape[0])
     with torch.no_grad():
-        return _descend(denoiser, x, rows, seed, offset, dict(cond or {}), lambda description="": None)[0]
+        return descend(denoiser, x, rows, seed, offset, dict(cond or {}), lambda description="": None)[0]
 
 
 def _levels(start: Start, steps: int | None, grid: Tensor | None) -> list[float]:
@@ -193,100 +183,3 @@ def _begin(
 def _store(out: Tensor, x: Tensor, first: int) -> Tensor:
     out[first : first + x.shape[0]] = x
     return out
-
-
-@dataclass
-class _Prediction:
-    """A denoised prediction as `skip state + out raw`, not computed unless it must be."""
-
-    skip: float
-    state: Tensor
-    out: float
-    raw: Tensor
-
-
-def _descend(
-    denoiser: Any,
-    x: Tensor,
-    rows: list[Row],
-    seed: int,
-    offset: int,
-    cond: dict[str, Any],
-    advance: Callable[..., None],
-) -> tuple[Tensor, int]:
-    """Runs the rows; returns the last state and the bytes they moved."""
-    network = denoiser if isinstance(denoiser, Preconditioned) else None
-    sigmas = torch.tensor([row.sigma or 0.0 for row in rows], dtype=torch.float64, device=x.device)
-    depth = max(len(row.b) for row in rows)
-    history: list[_Prediction] = []
-    spare: list[Tensor] = []
-    x = x.contiguous()
-    point, scaled, moved = x, None, 0  # where the next call is made, and the network's input there
-    for i, row in enumerate(rows):
-        if row.sigma is not None:
-            prediction = _predict(denoiser, network, point, scaled, row.sigma, sigmas[i], cond)
-            history = [prediction, *history[: depth - 1]]
-        following = rows[i + 1].sigma if i + 1 < len(rows) else None
-        a, terms = _terms(row, x, history)
-        noise = ops.Noise(row.c, seed, i, offset) if row.c else None
-        out = _buffer(spare, x, history) if network is not None else None  # others may keep the states they saw
-        if network is not None and following is not None:
-            target = (network.preconditioning(following).c_in, network.dtype or x.dtype)
-            point, scaled = ops.affine(x, a, terms, noise, out, out_scaled=target)
-            moved += scaled.numel() * scaled.element_size()
-        else:
-            point, scaled = ops.affine(x, a, terms, noise, out), None
-        moved += 2 * x.numel() * x.element_size() + sum(y.numel() * y.element_size() for _, y in terms)
-        x = point if row.commit else x
-        advance()
-    return x, moved
-
-
-def _predict(
-    denoiser: Any, network: Preconditioned | None, x: Tensor, scaled: Tensor | None, sigma: float, level: Tensor,
-    cond: dict[str, Any],
-) -> _Prediction:  # fmt: skip
-    if network is None:
-        raw = denoiser(x, level, **cond)
-        prediction = _Prediction(0.0, x, 1.0, raw)
-    else:
-        at = network.preconditioning(sigma)
-        if scaled is None:
-            scaled = (at.c_in * x).to(network.dtype or x.dtype)
-        raw = network.raw(scaled, torch.tensor(at.c_noise, dtype=x.dtype, device=x.device), **cond)
-        prediction = _Prediction(at.c_skip, x, at.c_out, raw)
-    if not isinstance(raw, Tensor) or raw.shape != x.shape:
-        got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
-        raise ValueError(f"sample: the denoiser must return a tensor {list(x.shape)}, got {got}")
-    return prediction
-
-
-def _terms(row: Row, x: Tensor, history: list[_Prediction]) -> tuple[float, list[tuple[float, Tensor]]]:
-    """The row as a coefficient of `x` and at most four other tensors; predictions are unfolded, or computed."""
-    while True:
-        a, terms = row.a, []
-        for b, prediction in zip(row.b, history, strict=False):
-            if prediction.skip and prediction.state is x:
-                a += b * prediction.skip
-            elif prediction.skip:
-                terms.append((b * prediction.skip, prediction.state))
-            terms.append((b * prediction.out, prediction.raw))
-        if len(terms) <= 4:
-            return a, terms
-        oldest = next(p for p in reversed(history[: len(row.b)]) if p.skip)
-        denoised = ops.affine(oldest.state, oldest.skip, [(oldest.out, oldest.raw)])
-        oldest.skip, oldest.out, oldest.raw = 0.0, 1.0, denoised
-
-
-def _buffer(spare: list[Tensor], x: Tensor, history: list[_Prediction]) -> Tensor:
-    """A state-sized tensor that nothing alive refers to: fresh pages cost more than the arithmetic."""
-    used = {x.untyped_storage().data_ptr()}
-    for prediction in history:
-        used.add(prediction.raw.untyped_storage().data_ptr())
-        if prediction.skip:
-            used.add(prediction.state.untyped_storage().data_ptr())
-    for tensor in spare:
-        if tensor.untyped_storage().data_ptr() not in used:
-            return tensor
-    spare.append(torch.empty_like(x, memory_format=torch.contiguous_format))
-    return spare[-1]

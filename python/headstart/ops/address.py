@@ -1,0 +1,37 @@
+"""Where noise lives: the address that every draw is a function of."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class Stream(enum.IntEnum):
+    """Independent sequences of noise under one seed; part of every noise address."""
+
+    START = 0
+    SOLVER = 1
+    COMPONENT = 2
+    FACTOR = 3
+    FLOOR = 4
+
+
+class Noise(NamedTuple):
+    """The noise term `scale * z` of an affine row.
+
+    `z` is standard normal; element e of row i is a function of (seed, offset + i, step, e, stream) alone, the same on
+    every device, for every batch split.
+
+    Fields:
+        scale: standard deviation of the term.
+        seed: key, in [0, 2^64).
+        step: which draw of the seed, in [0, 2^32).
+        offset: sample index of row 0, in [0, 2^32).
+        stream: which use, see `Stream`.
+    """
+
+    scale: float
+    seed: int
+    step: int
+    offset: int = 0
+    stream: int = Stream.SOLVER

@@ -1,0 +1,90 @@
+"""Noise with an address: `x + sigma z`, `z` itself, and one uniform a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from headstart import _core
+from headstart.ops import check, library
+from headstart.ops.address import Noise, Stream
+from headstart.ops.affine import row
+
+
+def noise(
+    x: Tensor, scale: float, seed: int, step: int, offset: int = 0, out: Tensor | None = None, *,
+    stream: int = Stream.SOLVER,
+) -> Tensor:  # fmt: skip
+    """`out = x + scale z`, the noising of a variance-exploding process.
+
+    Args:
+        x: `[B, *shape]`, float32 or float64.
+        scale: standard deviation sigma of the noise.
+        seed, step, offset, stream: address of the noise, see `Noise`.
+        out: where to write, `[B, *shape]` in float32, float64, float16 or bfloat16; may be `x`.
+
+    Raises:
+        TypeError, ValueError: as `affine`.
+    """
+    check.require("noise", "x", x, check.STATE)
+    term = Noise(scale, seed, step, offset, stream)
+    if out is None:
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    check.require("noise", "out", out, check.TYPES, like=x)
+    if out.dtype == x.dtype:
+        row("noise", x, 1.0, (), term, out, None, 1.0)
+    else:
+        row("noise", x, 1.0, (), term, None, out, 1.0)
+    return out
+
+
+def normal(
+    shape: Sequence[int], seed: int, step: int = 0, offset: int = 0, *, stream: int = Stream.START, scale: float = 1.0,
+    dtype: torch.dtype = torch.float32, device: torch.device | str | None = None,
+) -> Tensor:  # fmt: skip
+    """`scale z`: normals `[n, *shape]` in float32, float64, float16 or bfloat16, addressed as in `Noise`.
+
+    Raises:
+        TypeError: another dtype.
+        ValueError: an address out of range, or a shape with no leading sample dimension.
+    """
+    if len(shape) == 0 or min(shape) < 0:
+        raise ValueError(f"normal: shape must be [n, *shape], got {list(shape)}")
+    out = torch.empty(tuple(shape), dtype=dtype, device=device)
+    check.require("normal", "out", out, check.TYPES)
+    term = Noise(scale, seed, step, offset, stream)
+    if dtype in check.STATE:
+        row("normal", None, 0.0, (), term, out, None, 1.0)
+    else:
+        row("normal", None, 0.0, (), term, None, out, 1.0)
+    return out
+
+
+def uniform(
+    n: int, seed: int, step: int = 0, offset: int = 0, *, stream: int = Stream.COMPONENT,
+    device: torch.device | str | None = None,
+) -> Tensor:  # fmt: skip
+    """Uniforms `[n]` in (0, 1], float64 with 53 bits, one per sample index, addressed as in `Noise`.
+
+    Raises:
+        ValueError: an address out of range.
+    """
+    check.require_address("uniform", seed, step, offset, stream, n, 1)
+    out = torch.empty(n, dtype=torch.float64, device=device)
+    if n:
+        run = torch.ops.headstart.uniform if check.dispatched(out) else _run_uniform
+        run(library.signed(int(seed)), int(step), int(offset), int(stream), out)
+    return out
+
+
+def _run_uniform(seed: int, step: int, offset: int, stream: int, out: Tensor) -> None:
+    with torch.cuda.device(out.device) if out.is_cuda else nullcontext():
+        _core.uniform(check.place(out), out.shape[0], (seed % 2**64, offset, step, stream), out.data_ptr())
+
+
+library.define(
+    "uniform(int seed, int step, int offset, int stream, Tensor(a!) out) -> ()", _run_uniform, lambda *arguments: None
+)
