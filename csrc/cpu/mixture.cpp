@@ -192,7 +192,8 @@ template <class T>
 void run(const MixtureParams& params, int threads) {
   constexpr int lanes = Block<T>::lanes;
   const std::int64_t blocks = (params.rows + lanes - 1) / lanes;
-  parallel_for(blocks, threads, [&params](std::int64_t begin, std::int64_t end) {
+  const std::int64_t work = params.rows * params.components * params.columns * (params.rank + 4);
+  parallel_for(blocks, work < 65536 ? 1 : threads, [&params](std::int64_t begin, std::int64_t end) {
     Scratch<T> scratch(params);
     Run<T> block(params, scratch);
     for (std::int64_t i = begin; i < end; ++i)
