@@ -14,7 +14,7 @@ import headstart as hs
 from headstart.metrics import GradientFeatures, frechet_distance, sliced_wasserstein, statistics
 from headstart.sample import SIGMA_MIN
 
-HORIZON = 3.0  # sigma_T, fixed before any score: from here up the start denoises held-out images as well as the network
+HORIZON = 3.0  # sigma_T, fixed before any score was seen
 HEUN_STEPS = 40  # the classic: 79 calls on Karras's grid, rho 7, [0.002, 80]
 CLASSIC_CALLS = (5, 7, 9, 13)
 SHORT_CALLS = (3, 5, 7, 9)
