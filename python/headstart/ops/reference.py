@@ -8,46 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from headstart.ops.address import Noise
+from headstart.ops.component import Components
+from headstart.ops.mixture import Posterior
+
 MASK = 0xFFFFFFFF
-
-
-class Noise(NamedTuple):
-    """The noise term of an affine row: `scale * z`, `z` at address (seed, offset + row, step, element, stream)."""
-
-    scale: float
-    seed: int
-    step: int
-    offset: int = 0
-    stream: int = 1
-
-
-class Components(NamedTuple):
-    """Gaussian components with covariance `diag(variance_k) + axes_k^T diag(spread_k) axes_k`.
-
-    Fields:
-        mean: `[K, D]`.
-        variance: `[K, D]` (then `axes` is None), or `[K, 1]`: the same in every direction.
-        axes: `[K, R, D]` with orthonormal rows, or None.
-        spread: `[K, R]`, variance along each axis beyond `variance`, at least 0, or None.
-    """
-
-    mean: Tensor
-    variance: Tensor
-    axes: Tensor | None = None
-    spread: Tensor | None = None
-
-
-class Posterior(NamedTuple):
-    """`log_prob` `[B]`, `responsibility` `[B, K]` and the posterior mean `denoised` `[B, D]` (None: not asked for)."""
-
-    log_prob: Tensor
-    responsibility: Tensor
-    denoised: Tensor | None
 
 
 def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> list[Tensor]:
