@@ -106,7 +106,7 @@ def mixture_posterior(
     joint = law.log_prob(x[:, None]) + log_weight.double()
     log_prob = joint.logsumexp(dim=1)
     responsibility = (joint - log_prob[:, None]).exp()
-    gain = torch.linalg.solve(noised, clean)  # noised^-1 clean = (clean noised^-1)^T: both commute
+    gain = torch.cholesky_solve(clean, law.scale_tril)  # noised^-1 clean = (clean noised^-1)^T: both commute
     conditional = mean + torch.einsum("bkd,kde->bke", x[:, None] - mean, gain)
     denoised = (responsibility[..., None] * conditional).sum(dim=1) if denoise else None
     return Posterior(log_prob, responsibility, denoised)
