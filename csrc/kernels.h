@@ -82,11 +82,17 @@ bool set_isa(const char* name);  // false: unknown here
 }  // namespace cpu
 
 namespace cuda {
-// Launches on `stream` (a cudaStream_t) of the current device; returns nullptr, or the error's text.
-const char* affine(const AffineParams& params, void* stream);
-const char* mixture(const MixtureParams& params, void* stream);
-const char* mixture_sample(const MixtureSampleParams& params, void* stream);
-const char* uniform(const UniformParams& params, void* stream);
+// Where a kernel is launched; `stream` is a cudaStream_t of that device.
+struct Queue {
+  int device;
+  void* stream;
+};
+
+// Each returns nullptr, or the error's text.
+const char* affine(const AffineParams& params, Queue queue);
+const char* mixture(const MixtureParams& params, Queue queue);
+const char* mixture_sample(const MixtureSampleParams& params, Queue queue);
+const char* uniform(const UniformParams& params, Queue queue);
 }  // namespace cuda
 
 }  // namespace headstart

@@ -136,7 +136,7 @@ def test_compiled_calls_refuse_what_eager_calls_do() -> None:
 
 def test_outputs_may_not_overlap() -> None:
     out = torch.empty(2, 3)
-    with pytest.raises(ValueError, match="affine: out and out_scaled overlap"):
+    with pytest.raises(ValueError, match="affine: out_scaled overlaps out"):
         ops.affine(torch.ones(2, 3), 1.0, out=out, out_scaled=(5.0, out))
 
 
@@ -145,3 +145,30 @@ def test_tensors_without_memory() -> None:
     assert ops.affine(x, 1.0, [(2.0, x)]).shape == (4, 5)
     assert ops.noise(x, 1.0, 0, 0).device.type == "meta"
     assert ops.uniform(3, 1, device="meta").shape == (3,)
+
+
+@pytest.mark.parametrize("inputs", [0, 2, 4])
+@pytest.mark.parametrize("shape", [(3, 5, 4, 6), (2, 3, 2, 3, 4)])
+def test_channels_last_states(shape: tuple[int, ...], inputs: int) -> None:
+    """The values do not depend on the layout, noise included, and the result keeps the state's."""
+    order = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    x, *ys = (torch.randn(shape, generator=torch.Generator().manual_seed(j)) for j in range(inputs + 1))
+    for noise in (None, ops.Noise(0.7, 3, 1, 2)):
+        terms = [(0.3 + j, y) for j, y in enumerate(ys)]
+        expected, expected_scaled = ops.affine(x, 0.5, terms, noise, out_scaled=(2.0, torch.bfloat16))
+        mixed = [(b, y.to(memory_format=order) if j % 2 == 0 else y) for j, (b, y) in enumerate(terms)]
+        strided = x.to(memory_format=order)
+        out, scaled = ops.affine(strided, 0.5, mixed, noise, out_scaled=(2.0, torch.bfloat16))
+        for got, wanted in ((out, expected), (scaled, expected_scaled)):
+            assert got.is_contiguous(memory_format=order)
+            assert torch.equal(got, wanted)
+        assert torch.equal(ops.affine(strided, 0.5, mixed, noise, out=torch.empty(shape)), expected)
+
+
+def test_origin_stands_for_seed_and_offset() -> None:
+    x = torch.randn(4, 33)
+    expected = ops.affine(x, 0.5, [], ops.Noise(0.7, 2**64 - 5, 3, 11))
+    origin = torch.tensor([-5, 11])
+    assert torch.equal(ops.affine(x, 0.5, [], ops.Noise(0.7, 0, 3, origin=origin)), expected)
+    with pytest.raises(ValueError, match=r"affine: noise.origin must be int64 \[2\] on cpu, got int64 \[3\] on cpu"):
+        ops.affine(x, 0.5, [], ops.Noise(0.7, 0, 3, origin=torch.zeros(3, dtype=torch.int64)))

@@ -26,36 +26,62 @@ void* out(Pointer pointer) {
 }
 
 Address address(const AddressArgument& a) {
-  return {std::get<0>(a), std::get<1>(a), std::get<2>(a), std::get<3>(a)};
+  return {std::get<0>(a), std::get<1>(a), std::get<2>(a), std::get<3>(a), nullptr};
 }
 
-// Where to run: a number of CPU threads, or a CUDA stream.
+// Where to run: the CPU, on `threads` threads, or the queue of a CUDA device.
 struct Place {
-  bool cuda;
+  int device;  // -1: the CPU
   int threads;
   Pointer stream;
 };
 
 template <class Params>
 void run(const Params& params, const Place& place, void (*on_cpu)(const Params&, int),
-         const char* (*on_cuda)(const Params&, void*)) {
+         const char* (*on_cuda)(const Params&, cuda::Queue)) {
   const py::gil_scoped_release release;
-  if (!place.cuda) return on_cpu(params, place.threads);
-  if (const char* error = on_cuda(params, out(place.stream))) throw std::runtime_error(error);
+  if (place.device < 0) return on_cpu(params, place.threads);
+  if (const char* error = on_cuda(params, {place.device, out(place.stream)})) throw std::runtime_error(error);
 }
 
-void affine(const Place& place, std::int64_t rows, std::int64_t columns, Type type, Pointer x, double a,
-            const std::vector<std::tuple<double, Pointer, Type>>& terms, double noise_scale,
-            const AddressArgument& where, Pointer result, Pointer scaled, Type scaled_type, double scale) {
-  AffineParams params{};
-  params.rows = rows, params.columns = columns, params.type = type;
-  params.x = in(x), params.a = a, params.inputs = static_cast<int>(terms.size());
-  for (std::size_t j = 0; j < terms.size(); ++j) {
-    params.b[j] = std::get<0>(terms[j]), params.y[j] = in(std::get<1>(terms[j]));
-    params.y_type[j] = std::get<2>(terms[j]);
+// Positional arguments, read in order: a call at every solver step, so it pays to pass plain numbers only.
+class Reader {
+ public:
+  explicit Reader(const py::args& arguments) : arguments(arguments) {}
+
+  template <class Integer>
+  Integer integer() {
+    return next().cast<Integer>();
   }
-  params.noise_scale = noise_scale, params.address = address(where);
-  params.out = out(result), params.out_scaled = out(scaled), params.out_scaled_type = scaled_type, params.scale = scale;
+  double real() { return PyFloat_AsDouble(next().ptr()); }
+  void* pointer() { return out(integer<Pointer>()); }
+  Type type() { return static_cast<Type>(integer<int>()); }
+  Place place() { return {integer<int>(), integer<int>(), integer<Pointer>()}; }
+  bool more() const { return at < arguments.size(); }
+
+ private:
+  py::handle next() { return PyTuple_GET_ITEM(arguments.ptr(), static_cast<Py_ssize_t>(at++)); }
+
+  const py::args& arguments;
+  std::size_t at = 0;
+};
+
+void affine(const py::args& arguments) {
+  Reader reader(arguments);
+  const Place place = reader.place();
+  AffineParams params{};
+  params.rows = reader.integer<std::int64_t>(), params.columns = reader.integer<std::int64_t>();
+  params.type = reader.type(), params.x = reader.pointer(), params.a = reader.real();
+  params.out = reader.pointer(), params.out_scaled = reader.pointer(), params.out_scaled_type = reader.type();
+  params.scale = reader.real(), params.noise_scale = reader.real();
+  Address& address = params.address;
+  address.seed = reader.integer<std::uint64_t>(), address.offset = reader.integer<std::uint32_t>();
+  address.step = reader.integer<std::uint32_t>(), address.stream = reader.integer<std::uint32_t>();
+  address.origin = static_cast<const std::uint64_t*>(reader.pointer());
+  for (; reader.more(); ++params.inputs) {
+    params.b[params.inputs] = reader.real(), params.y[params.inputs] = reader.pointer();
+    params.y_type[params.inputs] = reader.type();
+  }
   run(params, place, cpu::affine, cuda::affine);
 }
 
@@ -63,15 +89,14 @@ struct Sizes {
   std::int64_t rows, components, columns, rank, variance_columns;
 };
 
-void mixture(const Place& place, const Sizes& sizes, Type type, Pointer x, Pointer mean, Pointer precision,
-             Pointer keep, Pointer axes, Pointer drop, Pointer gain, Pointer log_constant,
-             std::int64_t log_constant_stride, Pointer projection, Pointer log_prob, Pointer responsibility,
-             Pointer denoised, Pointer coefficient) {
+void mixture(const Place& place, const Sizes& sizes, int type, Pointer x, Pointer mean, Pointer precision, Pointer keep,
+             Pointer axes, Pointer drop, Pointer gain, Pointer log_constant, std::int64_t log_constant_stride,
+             Pointer projection, Pointer log_prob, Pointer responsibility, Pointer denoised, Pointer coefficient) {
   const MixtureParams params{sizes.rows,
                              sizes.components,
                              sizes.columns,
                              sizes.rank,
-                             type,
+                             static_cast<Type>(type),
                              in(x),
                              in(mean),
                              in(precision),
@@ -90,13 +115,13 @@ void mixture(const Place& place, const Sizes& sizes, Type type, Pointer x, Point
   run(params, place, cpu::mixture, cuda::mixture);
 }
 
-void mixture_sample(const Place& place, const Sizes& sizes, Type type, Pointer component, Pointer mean,
+void mixture_sample(const Place& place, const Sizes& sizes, int type, Pointer component, Pointer mean,
                     Pointer deviation, Pointer axes, Pointer factor, const AddressArgument& floor,
                     const AddressArgument& along, Pointer result) {
   const MixtureSampleParams params{sizes.rows,
                                    sizes.columns,
                                    sizes.rank,
-                                   type,
+                                   static_cast<Type>(type),
                                    static_cast<const std::int64_t*>(in(component)),
                                    in(mean),
                                    in(deviation),
@@ -136,13 +161,8 @@ py::dict build_info() {
 }  // namespace
 
 PYBIND11_MODULE(_core, module) {
-  py::enum_<Type>(module, "Type")
-      .value("f32", Type::f32)
-      .value("f64", Type::f64)
-      .value("f16", Type::f16)
-      .value("bf16", Type::bf16);
   py::class_<Place>(module, "Place")
-      .def(py::init<bool, int, Pointer>(), py::arg("cuda"), py::arg("threads"), py::arg("stream"));
+      .def(py::init<int, int, Pointer>(), py::arg("device"), py::arg("threads"), py::arg("stream"));
   py::class_<Sizes>(module, "Sizes")
       .def(py::init<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>(), py::arg("rows"),
            py::arg("components"), py::arg("columns"), py::arg("rank"), py::arg("variance_columns"));

@@ -84,8 +84,9 @@ void piece(const AffineParams& p, const float* z, std::int64_t at, std::int64_t 
 }
 
 template <class T>
-void run(const AffineParams& p, int threads) {
+void run(AffineParams p, int threads) {
   const bool noisy = p.noise_scale != 0.0;
+  if (noisy) p.address = settled(p.address);
   if (!noisy) {
     const std::int64_t total = p.rows * p.columns, pieces = (total + kPiece - 1) / kPiece;
     parallel_for(pieces, total < 32768 ? 1 : threads, [&](std::int64_t begin, std::int64_t end) {

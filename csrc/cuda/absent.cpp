@@ -8,16 +8,16 @@ constexpr const char* kAbsent = "this build of headstart has no CUDA kernels; re
 
 }  // namespace
 
-const char* affine(const AffineParams&, void*) {
+const char* affine(const AffineParams&, Queue) {
   return kAbsent;
 }
-const char* mixture(const MixtureParams&, void*) {
+const char* mixture(const MixtureParams&, Queue) {
   return kAbsent;
 }
-const char* mixture_sample(const MixtureSampleParams&, void*) {
+const char* mixture_sample(const MixtureSampleParams&, Queue) {
   return kAbsent;
 }
-const char* uniform(const UniformParams&, void*) {
+const char* uniform(const UniformParams&, Queue) {
   return kAbsent;
 }
 

@@ -93,6 +93,7 @@ __device__ __forceinline__ void store_scaled(const Row<T>& row, std::int64_t at,
 template <class T, int inputs>
 __global__ void __launch_bounds__(kThreads) affine_groups(const Row<T> row) {
   const AffineParams& p = row.p;
+  const Address address = row.noise_scale != T(0) ? settled(p.address) : p.address;
   const std::uint64_t groups = row.groups, total = groups * p.rows, stride = std::uint64_t(gridDim.x) * blockDim.x;
   for (std::uint64_t i = std::uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += stride) {
     const std::uint64_t sample = i / groups, group = i - sample * groups;
@@ -112,7 +113,7 @@ __global__ void __launch_bounds__(kThreads) affine_groups(const Row<T> row) {
 #pragma unroll
     for (int j = 0; j < inputs; ++j) add_raw(sum, row.b[j], y[j], p.y_type[j]);
     if (row.noise_scale != T(0)) {
-      const Normals normals = normals_at(p.address, std::uint32_t(sample), std::uint32_t(group));
+      const Normals normals = normals_at(address, std::uint32_t(sample), std::uint32_t(group));
 #pragma unroll
       for (int e = 0; e < 4; ++e) sum.v[e] = add_term(sum.v[e], row.noise_scale, normals.z[e]);
     }
@@ -122,7 +123,7 @@ __global__ void __launch_bounds__(kThreads) affine_groups(const Row<T> row) {
 }
 
 template <class T>
-const char* run(AffineParams p, void* stream) {
+const char* run(AffineParams p, Queue queue) {
   if (p.noise_scale == 0.0) {  // without noise rows do not matter: one long row has one tail
     p.columns *= p.rows;
     p.rows = p.columns > 0 ? 1 : 0;
@@ -135,13 +136,13 @@ const char* run(AffineParams p, void* stream) {
   }
   constexpr void (*kernels[])(Row<T>) = {affine_groups<T, 0>, affine_groups<T, 1>, affine_groups<T, 2>,
                                          affine_groups<T, 3>, affine_groups<T, 4>};
-  return launch(kernels[p.inputs], ceil_divide(p.rows * row.groups, kThreads), kThreads, stream, row);
+  return launch(kernels[p.inputs], ceil_divide(p.rows * row.groups, kThreads), kThreads, queue, row);
 }
 
 }  // namespace
 
-const char* affine(const AffineParams& params, void* stream) {
-  return params.type == Type::f64 ? run<double>(params, stream) : run<float>(params, stream);
+const char* affine(const AffineParams& params, Queue queue) {
+  return params.type == Type::f64 ? run<double>(params, queue) : run<float>(params, queue);
 }
 
 }  // namespace headstart::cuda

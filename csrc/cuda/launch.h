@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "../kernels.h"
+
 namespace headstart::cuda {
 
 constexpr int kThreads = 256;
@@ -17,22 +19,46 @@ inline std::int64_t ceil_divide(std::int64_t count, std::int64_t size) {
   return (count + size - 1) / size;
 }
 
-// Runs `kernel(arguments...)` for `blocks` blocks of work on the current device. The grid may be smaller than that.
+// Makes a device current while it lives.
+class Current {
+ public:
+  explicit Current(int device) {
+    status = cudaGetDevice(&before);
+    if (status == cudaSuccess && before != device) {
+      status = cudaSetDevice(device);
+      moved = status == cudaSuccess;
+    }
+  }
+  ~Current() {
+    if (moved) cudaSetDevice(before);
+  }
+  Current(const Current&) = delete;
+  Current& operator=(const Current&) = delete;
+
+  cudaError_t status;
+
+ private:
+  int before = 0;
+  bool moved = false;
+};
+
+// Runs `kernel(arguments...)` for `blocks` blocks of work. The grid may be smaller than that.
 template <class... Parameters, class... Arguments>
-const char* launch(void (*kernel)(Parameters...), std::int64_t blocks, int threads, void* stream,
+const char* launch(void (*kernel)(Parameters...), std::int64_t blocks, int threads, Queue queue,
                    const Arguments&... arguments) {
   if (blocks <= 0) return nullptr;
-  int device = 0, processors = 0;
-  cudaError_t status = cudaGetDevice(&device);
+  const Current current(queue.device);
+  cudaError_t status = current.status;
+  int processors = 0;
   if (status == cudaSuccess) {
-    status = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    status = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, queue.device);
   }
   if (status == cudaSuccess) {
     const std::int64_t most = std::int64_t(processors) * kBlocksPerProcessor;
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(std::min(blocks, most)));
     config.blockDim = dim3(static_cast<unsigned>(threads));
-    config.stream = static_cast<cudaStream_t>(stream);
+    config.stream = static_cast<cudaStream_t>(queue.stream);
     status = cudaLaunchKernelEx(&config, kernel, arguments...);
   }
   if (status == cudaSuccess) return nullptr;

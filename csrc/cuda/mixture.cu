@@ -3,11 +3,11 @@
 
 namespace headstart::cuda {
 
-const char* mixture(const MixtureParams& params, void* stream) {
+const char* mixture(const MixtureParams& params, Queue queue) {
   const bool small = params.projection == nullptr && params.columns <= kSmallColumns;
   if (!small && params.axes != nullptr && params.projection == nullptr)
     return "axes of more than 128 columns need their projection";
-  return small ? mixture_small(params, stream) : mixture_large(params, stream);
+  return small ? mixture_small(params, queue) : mixture_large(params, queue);
 }
 
 }  // namespace headstart::cuda

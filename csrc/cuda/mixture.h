@@ -8,9 +8,9 @@ namespace headstart::cuda {
 constexpr std::int64_t kSmallColumns = 128;  // the most that mixture_small takes
 
 // Samples of few elements, no `projection`: all in one kernel, axes included.
-const char* mixture_small(const MixtureParams& params, void* stream);
+const char* mixture_small(const MixtureParams& params, Queue queue);
 
 // Samples of any size, without axes: y comes from `projection`, or rank is 0.
-const char* mixture_large(const MixtureParams& params, void* stream);
+const char* mixture_large(const MixtureParams& params, Queue queue);
 
 }  // namespace headstart::cuda

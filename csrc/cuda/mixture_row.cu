@@ -151,10 +151,10 @@ __global__ void __launch_bounds__(kThreads) mixture_rows(const MixtureParams p) 
 
 }  // namespace
 
-const char* mixture_large(const MixtureParams& params, void* stream) {
+const char* mixture_large(const MixtureParams& params, Queue queue) {
   const std::int64_t blocks = ceil_divide(params.rows, kSamples);
-  return params.type == Type::f64 ? launch(mixture_rows<double>, blocks, kThreads, stream, params)
-                                  : launch(mixture_rows<float>, blocks, kThreads, stream, params);
+  return params.type == Type::f64 ? launch(mixture_rows<double>, blocks, kThreads, queue, params)
+                                  : launch(mixture_rows<float>, blocks, kThreads, queue, params);
 }
 
 }  // namespace headstart::cuda

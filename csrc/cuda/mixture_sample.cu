@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kTile) mixture_sample_tiles(const MixtureSampl
 }
 
 template <class T>
-const char* run(const MixtureSampleParams& p, void* stream) {
+const char* run(const MixtureSampleParams& p, Queue queue) {
   if (p.rows == 0 || p.columns == 0) return nullptr;
   Tiling tiling{};
   const std::int64_t groups = ceil_divide(p.columns, 4);
@@ -92,13 +92,13 @@ const char* run(const MixtureSampleParams& p, void* stream) {
   tiling.axes = kWeights / tiling.rows / 4 * 4;
   tiling.wide = p.columns % 4 == 0 && aligned(p.mean) && aligned(p.axes) && aligned(p.out) &&
                 (p.variance_columns == 1 || aligned(p.deviation));
-  return launch(mixture_sample_tiles<T>, tiling.tiles, kTile, stream, p, tiling);
+  return launch(mixture_sample_tiles<T>, tiling.tiles, kTile, queue, p, tiling);
 }
 
 }  // namespace
 
-const char* mixture_sample(const MixtureSampleParams& params, void* stream) {
-  return params.type == Type::f64 ? run<double>(params, stream) : run<float>(params, stream);
+const char* mixture_sample(const MixtureSampleParams& params, Queue queue) {
+  return params.type == Type::f64 ? run<double>(params, queue) : run<float>(params, queue);
 }
 
 }  // namespace headstart::cuda

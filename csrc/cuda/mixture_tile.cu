@@ -128,18 +128,18 @@ __global__ void __launch_bounds__(32 * kTileWarps, 1) mixture_tiles(const Mixtur
 }
 
 template <class T>
-const char* run(const MixtureParams& p, void* stream) {
+const char* run(const MixtureParams& p, Queue queue) {
   constexpr int threads = 32 * kTileWarps, samples = kTileWarps * kWarpSamples<T>;
   const std::int64_t tiles = ceil_divide(p.rows, samples);
-  if (p.columns <= 32) return launch(mixture_tiles<T, 1>, tiles, threads, stream, p);
-  if (p.columns <= 64) return launch(mixture_tiles<T, 2>, tiles, threads, stream, p);
-  return launch(mixture_tiles<T, 4>, tiles, threads, stream, p);
+  if (p.columns <= 32) return launch(mixture_tiles<T, 1>, tiles, threads, queue, p);
+  if (p.columns <= 64) return launch(mixture_tiles<T, 2>, tiles, threads, queue, p);
+  return launch(mixture_tiles<T, 4>, tiles, threads, queue, p);
 }
 
 }  // namespace
 
-const char* mixture_small(const MixtureParams& params, void* stream) {
-  return params.type == Type::f64 ? run<double>(params, stream) : run<float>(params, stream);
+const char* mixture_small(const MixtureParams& params, Queue queue) {
+  return params.type == Type::f64 ? run<double>(params, queue) : run<float>(params, queue);
 }
 
 }  // namespace headstart::cuda

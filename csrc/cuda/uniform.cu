@@ -13,8 +13,8 @@ __global__ void __launch_bounds__(kThreads) uniform_rows(const UniformParams p) 
 
 }  // namespace
 
-const char* uniform(const UniformParams& params, void* stream) {
-  return launch(uniform_rows, ceil_divide(params.rows, kThreads), kThreads, stream, params);
+const char* uniform(const UniformParams& params, Queue queue) {
+  return launch(uniform_rows, ceil_divide(params.rows, kThreads), kThreads, queue, params);
 }
 
 }  // namespace headstart::cuda

@@ -27,7 +27,17 @@ HS_INLINE Words philox4x32(Words counter, std::uint32_t key0, std::uint32_t key1
 struct Address {
   std::uint64_t seed;
   std::uint32_t offset, step, stream;
+  const std::uint64_t* origin;  // null, or where {seed, offset} stand, read when the kernel runs
 };
+
+// The address with its origin read: what a kernel calls once, before its loop.
+HS_INLINE Address settled(Address address) {
+  if (address.origin != nullptr) {
+    address.seed = address.origin[0];
+    address.offset = std::uint32_t(address.origin[1]);
+  }
+  return address;
+}
 
 HS_INLINE Words words_at(const Address& address, std::uint32_t row, std::uint32_t group) {
   return philox4x32({group, address.offset + row, address.step, address.stream}, std::uint32_t(address.seed),

@@ -1,13 +1,7 @@
 """The compiled module: addresses in, nothing checked. Use `headstart.ops`."""
 
-class Type:
-    f32: Type
-    f64: Type
-    f16: Type
-    bf16: Type
-
 class Place:
-    def __init__(self, cuda: bool, threads: int, stream: int) -> None: ...
+    def __init__(self, device: int, threads: int, stream: int) -> None: ...
 
 class Sizes:
     def __init__(self, rows: int, components: int, columns: int, rank: int, variance_columns: int) -> None: ...
@@ -15,24 +9,30 @@ class Sizes:
 Address = tuple[int, int, int, int]  # seed, offset, step, stream
 
 def affine(
-    place: Place,
+    device: int,  # -1: CPU
+    threads: int,
+    queue: int,
     rows: int,
     columns: int,
-    type: Type,
+    type: int,
     x: int,
     a: float,
-    terms: list[tuple[float, int, Type]],
-    noise_scale: float,
-    address: Address,
     out: int,
     scaled: int,
-    scaled_type: Type,
+    scaled_type: int,
     scale: float,
+    noise_scale: float,
+    seed: int,
+    offset: int,
+    step: int,
+    stream: int,
+    origin: int,
+    *terms: float,  # b, y, type of y, for each input
 ) -> None: ...
 def mixture(
     place: Place,
     sizes: Sizes,
-    type: Type,
+    type: int,
     x: int,
     mean: int,
     precision: int,
@@ -51,7 +51,7 @@ def mixture(
 def mixture_sample(
     place: Place,
     sizes: Sizes,
-    type: Type,
+    type: int,
     component: int,
     mean: int,
     deviation: int,

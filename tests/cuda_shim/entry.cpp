@@ -8,7 +8,8 @@ namespace headstart {
 namespace {
 
 float normal_of(const Address& address, std::int64_t row, std::int64_t element) {
-  const Normals normals = normals_at(address, static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(element / 4));
+  const Normals normals =
+      normals_at(settled(address), static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(element / 4));
   return normals.z[element % 4];
 }
 
@@ -81,16 +82,16 @@ std::int64_t shim_size(int which) {
 }
 
 const char* shim_affine(const AffineParams* p) {
-  return cuda::affine(*p, nullptr);
+  return cuda::affine(*p, cuda::Queue{});
 }
 const char* shim_mixture(const MixtureParams* p) {
-  return cuda::mixture(*p, nullptr);
+  return cuda::mixture(*p, cuda::Queue{});
 }
 const char* shim_mixture_sample(const MixtureSampleParams* p) {
-  return cuda::mixture_sample(*p, nullptr);
+  return cuda::mixture_sample(*p, cuda::Queue{});
 }
 const char* shim_uniform(const UniformParams* p) {
-  return cuda::uniform(*p, nullptr);
+  return cuda::uniform(*p, cuda::Queue{});
 }
 
 const char* loop_affine(const AffineParams* p) {

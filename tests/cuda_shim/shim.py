@@ -19,7 +19,13 @@ TYPE = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
 
 class Address(Structure):
-    _fields_ = [("seed", c_uint64), ("offset", c_uint32), ("step", c_uint32), ("stream", c_uint32)]
+    _fields_ = [
+        ("seed", c_uint64),
+        ("offset", c_uint32),
+        ("step", c_uint32),
+        ("stream", c_uint32),
+        ("origin", c_void_p),
+    ]
 
 
 class Affine(Structure):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+from torch import Tensor
+
 
 class Stream(enum.IntEnum):
     """Independent sequences of noise under one seed; part of every noise address."""
@@ -28,6 +30,8 @@ class Noise(NamedTuple):
         step: which draw of the seed, in [0, 2^32).
         offset: sample index of row 0, in [0, 2^32).
         stream: which use, see `Stream`.
+        origin: None, or int64 `[2]` on the state's device: seed (as a signed integer) and offset, read when the kernel
+            runs, in place of the two above: what a captured CUDA graph is replayed with.
     """
 
     scale: float
@@ -35,3 +39,4 @@ class Noise(NamedTuple):
     step: int
     offset: int = 0
     stream: int = Stream.SOLVER
+    origin: Tensor | None = None

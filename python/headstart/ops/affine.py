@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import overload
 
 import torch
@@ -18,6 +16,8 @@ from headstart.ops import check, library
 from headstart.ops.address import Noise
 
 Scaled = tuple[float, torch.dtype | Tensor]
+NO_NOISE = Noise(0.0, 0, 0)
+ABSENT = (0, 0)
 
 
 @overload
@@ -54,7 +54,8 @@ def affine(
         a: coefficient of the state.
         terms: up to four pairs `(b_j, y_j)`; `y_j` `[B, *shape]` in float32, float64, float16 or bfloat16.
         noise: the term `c z`; None or scale 0: none is drawn.
-        out: where to write, `[B, *shape]` of the state's dtype; may be `x` or a `y_j` itself.
+        out: where to write, `[B, *shape]` of the state's dtype, contiguous or channels-last; may be `x` or a `y_j`
+            itself. None: a new tensor in the layout of `x`, contiguous if that is neither.
         out_scaled: `(scale, dtype)` or `(scale, tensor)`: also return `scale * out` in that dtype (rounded to nearest
             even), such as the input `c_in x` of a preconditioned network.
 
@@ -66,21 +67,17 @@ def affine(
         ValueError: more than four terms; a shape or device unlike `x`; an `out` that is strided or partly overlaps an
             input; an address out of range; an input that requires a gradient.
     """
-    check.require("affine", "x", x, check.STATE)
     if out is None:
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    else:
-        check.require("affine", "out", out, (x.dtype,), like=x)
+        check.require("affine", "x", x, check.STATE)
+        out = torch.empty_like(x, memory_format=check.layout(x))
     if out_scaled is None:
         row("affine", x, a, terms, noise, out, None, 1.0)
         return out
     scale, target = out_scaled
-    if isinstance(target, Tensor):
-        check.require("affine", "out_scaled", target, check.TYPES, like=x)
-    elif target in check.TYPES:
-        target = torch.empty_like(x, dtype=target, memory_format=torch.contiguous_format)
-    else:
-        raise TypeError(f"affine: out_scaled must be (scale, floating dtype or tensor), got {out_scaled!r}")
+    if not isinstance(target, Tensor):
+        if target not in check.TYPES:
+            raise TypeError(f"affine: out_scaled must be (scale, floating dtype or tensor), got {out_scaled!r}")
+        target = torch.empty_like(out, dtype=target)
     row("affine", x, a, terms, noise, out, target, scale)
     return out, target
 
@@ -89,63 +86,120 @@ def row(
     op: str, x: Tensor | None, a: float, terms: Sequence[tuple[float, Tensor]], noise: Noise | None,
     out: Tensor | None, scaled: Tensor | None, scale: float,
 ) -> None:  # fmt: skip
-    """Checks what is left to check and runs the row; `out` or `scaled` may be None, `x` too (then `a x` is 0)."""
+    """Checks everything and runs the row; `out` or `scaled` may be None, `x` too (then `a x` is 0)."""
     if len(terms) > 4:
         raise ValueError(f"{op}: terms must be at most 4 pairs (b, y), got {len(terms)}")
     target = out if out is not None else scaled
     assert target is not None
+    if noise is not None:
+        check.require_noise(op, noise, target)
+    if not torch.compiler.is_compiling() and _run_plain(op, x, a, terms, noise or NO_NOISE, out, scaled, scale):
+        return
+    if x is not None:
+        check.require(op, "x", x, check.STATE)
+    if out is not None:
+        check.require(op, "out", out, check.STATE if x is None else (x.dtype,), like=x)
+    if scaled is not None:
+        check.require(op, "out_scaled" if out is not None else "out", scaled, check.TYPES, like=x)
     for j, (_, y) in enumerate(terms):
         check.require(op, f"y{j}", y, check.TYPES, like=target)
-    if noise is not None:
-        rows, columns = _sizes(op, target)
-        check.require_address(op, noise.seed, noise.step, noise.offset, noise.stream, rows, columns)
-    x = x if x is None or x.is_contiguous() else x.contiguous()
-    ys = [y if y.is_contiguous() else y.contiguous() for _, y in terms]
-    bs = [float(b) for b, _ in terms]
-    c, seed, step, offset, stream = noise or (0.0, 0, 0, 0, 0)
     if target.numel():
-        run = torch.ops.headstart.affine if check.dispatched(target) else _run_affine
-        address = (library.signed(int(seed)), int(step), int(offset), int(stream))
+        run = torch.ops.headstart.affine if check.dispatched(target) else run_affine
+        c, seed, step, offset, stream, origin = noise or NO_NOISE
+        bs, ys = [float(b) for b, _ in terms], [y for _, y in terms]
+        address = (library.signed(int(seed)), int(step), int(offset), int(stream), origin)
         run(op, x, float(a), ys, bs, float(c), *address, out, scaled, float(scale))
 
 
-def _sizes(op: str, x: Tensor) -> tuple[int, int]:
-    """Samples and elements a sample of `[B, *shape]`."""
-    if x.dim() == 0:
-        raise ValueError(
-            f"{op}: x must be [B, *shape] with a leading sample dimension where noise is added, got a scalar"
-        )
-    return x.shape[0], math.prod(x.shape[1:])
+def _run_plain(
+    op: str, x: Tensor | None, a: float, terms: Sequence[tuple[float, Tensor]], noise: Noise,
+    out: Tensor | None, scaled: Tensor | None, scale: float,
+) -> bool:  # fmt: skip
+    """The row, if all tensors are plain: what nearly every call is. False: nothing was done."""
+    target = out if out is not None else scaled
+    if type(target) is not Tensor or target.is_meta or not target.numel():
+        return False
+    shape, device = target.shape, None if target.is_cpu else target.device
+    inputs = [check.plain(y, shape, device) for _, y in terms]
+    at = ABSENT if x is None else check.plain(x, shape, device)
+    to = ABSENT if out is None else check.plain(out, shape, device)
+    to_scaled = ABSENT if scaled is None else check.plain(scaled, shape, device)
+    if None in inputs or at is None or to is None or to_scaled is None:
+        return False
+    state = max(at[1], to[1])
+    if state > 1 or (x is not None and out is not None and at[1] != to[1]):
+        return False
+    bs = [b for b, _ in terms]
+    _launch(op, target, state, at[0], a, inputs, bs, noise, to[0], to_scaled, scale)  # type: ignore[arg-type]
+    return True
 
 
-def _run_affine(
-    op: str, x: Tensor | None, a: float, ys: list[Tensor], bs: list[float], c: float, seed: int, step: int, offset: int,
-    stream: int, out: Tensor | None, scaled: Tensor | None, scale: float,
+def _launch(
+    op: str, target: Tensor, state: int, x: int, a: float, inputs: list[tuple[int, int]], bs: Sequence[float],
+    noise: Noise, out: int, scaled: tuple[int, int], scale: float,
 ) -> None:  # fmt: skip
+    """One kernel on addresses (0: absent) and type codes."""
+    n, rows = target.numel(), 1
+    terms: list[float] = []
+    for b, place in zip(bs, inputs, strict=True):
+        terms += (b, *place)
+    if x:
+        inputs.append((x, state))
+    if out:
+        check.require_apart(op, "out", n, (out, state), inputs)
+    if scaled[0]:
+        check.require_apart(op, "out_scaled" if out else "out", n, scaled, inputs)
+        if out:
+            check.require_apart(op, "out_scaled", n, scaled, [(out, state)], aligned=False)
+    c, seed, step, offset, stream, origin = noise
+    if c:
+        rows = target.shape[0]
+    _core.affine(
+        *check.queue(target), rows, n // rows, state, x, a, out, *scaled, scale, c, seed, offset, step, stream,
+        0 if origin is None else origin.data_ptr(), *terms,
+    )  # fmt: skip
+
+
+def run_affine(
+    op: str, x: Tensor | None, a: float, ys: list[Tensor], bs: list[float], c: float, seed: int, step: int, offset: int,
+    stream: int, origin: Tensor | None, out: Tensor | None, scaled: Tensor | None, scale: float,
+) -> None:  # fmt: skip
+    """The row on checked tensors of any layout."""
     target = out if out is not None else scaled
     assert target is not None
-    inputs = ys if x is None else [x, *ys]
-    if out is not None:
-        check.require_out(op, "out", out, inputs)
-    if scaled is not None:
-        check.require_out(op, "out" if out is None else "out_scaled", scaled, inputs)
-        if out is not None and check.overlap(out, scaled):
-            raise ValueError(f"{op}: out and out_scaled overlap in memory; give each memory of its own")
-    rows, columns = _sizes(op, target) if c != 0.0 else (1, target.numel())
-    state = out.dtype if out is not None else x.dtype if x is not None else torch.float32
-    scaled_dtype = scaled.dtype if scaled is not None else state
-    terms = [(b, y.data_ptr(), check.TYPES[y.dtype]) for b, y in zip(bs, ys, strict=True)]
-    with torch.cuda.device(target.device) if target.is_cuda else nullcontext():
-        _core.affine(
-            check.place(target), rows, columns, check.TYPES[state], 0 if x is None else x.data_ptr(), a, terms, c,
-            (seed % 2**64, offset, step, stream), 0 if out is None else out.data_ptr(),
-            0 if scaled is None else scaled.data_ptr(), check.TYPES[scaled_dtype], scale,
-        )  # fmt: skip
+    noise = Noise(c, seed % 2**64, step, offset, stream, origin)
+    ys = check.arrange(op, target, ys)
+    x = None if x is None else check.arrange(op, target, [x])[0]
+    if c and not target.is_contiguous():
+        x, a, ys, bs = _with_noise(x, a, ys, bs, noise, target)
+        noise = NO_NOISE
+    state = check.TYPES[out.dtype if out is not None else x.dtype if x is not None else torch.float32]
+    inputs = [(y.data_ptr(), check.TYPES[y.dtype]) for y in ys]
+    to_scaled = ABSENT if scaled is None else (scaled.data_ptr(), check.TYPES[scaled.dtype])
+    at, to = (0 if tensor is None else tensor.data_ptr() for tensor in (x, out))
+    _launch(op, target, state, at, a, inputs, bs, noise, to, to_scaled, scale)
+
+
+def _with_noise(
+    x: Tensor | None, a: float, ys: list[Tensor], bs: list[float], noise: Noise, target: Tensor
+) -> tuple[Tensor | None, float, list[Tensor], list[float]]:
+    """The row with its noise as one more input, in the memory order of `target`: the same bits as noise in the kernel.
+
+    Noise follows the contiguous order of elements, whatever the layout of the state.
+    """
+    z = torch.empty(target.shape, device=target.device)
+    _launch("normal", z, 0, 0, 0.0, [], [], noise._replace(scale=1.0), z.data_ptr(), ABSENT, 1.0)
+    if len(ys) == 4:
+        state = x.dtype if x is not None else torch.float32
+        sum_ = torch.empty_like(target, dtype=state)
+        run_affine("affine", x, a, ys, bs, *NO_NOISE, sum_, None, 1.0)
+        x, a, ys, bs = sum_, 1.0, [], []
+    return x, a, [*ys, z.contiguous(memory_format=check.layout(target))], [*bs, noise.scale]
 
 
 library.define(
     "affine(str op, Tensor? x, float a, Tensor[] y, float[] b, float c, int seed, int step, int offset, int stream, "
-    "Tensor(a!)? out, Tensor(b!)? scaled, float scale) -> ()",
-    _run_affine,
+    "Tensor? origin, Tensor(a!)? out, Tensor(b!)? scaled, float scale) -> ()",
+    run_affine,
     lambda *arguments: None,
 )

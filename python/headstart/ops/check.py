@@ -9,15 +9,12 @@ import torch
 from torch import Tensor
 
 from headstart import _core
+from headstart.ops.address import Noise
 
 DEVICES = ("cpu", "cuda", "meta")
 STATE = (torch.float32, torch.float64)
-TYPES = {
-    torch.float32: _core.Type.f32,
-    torch.float64: _core.Type.f64,
-    torch.float16: _core.Type.f16,
-    torch.bfloat16: _core.Type.bf16,
-}
+TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}  # `Type` of csrc/kernels.h
+SIZES = (4, 8, 2, 2)  # bytes of an element of each
 
 
 def describe(tensor: object) -> str:
@@ -51,29 +48,67 @@ def _wanted(dtypes: Iterable[torch.dtype], like: Tensor | None) -> str:
     return names if like is None else f"{names} {list(like.shape)} on {like.device}"
 
 
-def require_out(op: str, name: str, out: Tensor, inputs: Sequence[Tensor]) -> None:
-    """Refuses an output that is strided, or that shares memory with an input other than element for element.
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    """The memory order the kernels keep for `x`: channels-last where it has that, else contiguous."""
+    if not x.is_contiguous() and x.dim() in LAYOUTS and x.is_contiguous(memory_format=LAYOUTS[x.dim()]):
+        return LAYOUTS[x.dim()]
+    return torch.contiguous_format
+
+
+def arrange(op: str, target: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The inputs in the memory order of the output `target`, which must be contiguous or channels-last.
 
     Raises:
-        ValueError: not contiguous, or overlapping.
+        ValueError: it is neither.
     """
-    if not out.is_contiguous():
-        raise ValueError(f"{op}: {name} must be contiguous, got strides {out.stride()} for shape {list(out.shape)}")
-    for tensor in inputs:
-        aligned = tensor.data_ptr() == out.data_ptr() and tensor.element_size() == out.element_size()
-        if not aligned and overlap(tensor, out):
-            raise ValueError(f"{op}: {name} overlaps an input in memory; give it memory of its own, or that very input")
+    order = layout(target)
+    if not target.is_contiguous(memory_format=order):
+        got = f"strides {target.stride()} for shape {list(target.shape)}"
+        raise ValueError(f"{op}: out must be contiguous or channels-last, got {got}")
+    return [tensor.contiguous(memory_format=order) for tensor in inputs]
 
 
-def overlap(a: Tensor, b: Tensor) -> bool:
-    """Whether two contiguous tensors share memory."""
-    first, second = a.data_ptr(), b.data_ptr()
-    return first < second + b.numel() * b.element_size() and second < first + a.numel() * a.element_size()
+def require_apart(
+    op: str, name: str, n: int, to: tuple[int, int], others: Sequence[tuple[int, int]], aligned: bool = True
+) -> None:
+    """Refuses an output of `n` elements that shares memory with others, (address, type code) each.
+
+    `aligned`: unless element for element.
+
+    Raises:
+        ValueError: they overlap.
+    """
+    start, size = to[0], SIZES[to[1]]
+    end = start + n * size
+    for at, code in others:
+        if at < end and start < at + n * SIZES[code] and not (aligned and at == start and SIZES[code] == size):
+            raise ValueError(f"{op}: {name} overlaps {'an input' if aligned else 'out'} in memory; give it its own")
+
+
+def plain(tensor: object, shape: torch.Size, device: torch.device | None) -> tuple[int, int] | None:
+    """Address and type code of a contiguous tensor of this shape and device (None: the CPU) that no check refuses.
+
+    None for all else, also for what is only unusual: the quick way in, which `require` need not follow.
+    """
+    if (
+        type(tensor) is Tensor
+        and (tensor.is_cpu if device is None else tensor.device == device)
+        and tensor.shape == shape
+        and tensor.layout is torch.strided
+        and tensor.is_contiguous()
+        and not tensor.requires_grad
+        and tensor.dtype in TYPES
+    ):
+        return tensor.data_ptr(), TYPES[tensor.dtype]
+    return None
 
 
 def dispatched(tensor: Tensor) -> bool:
     """Whether a call must go through torch's dispatcher: under `torch.compile`, and for tensors without memory."""
-    return torch.compiler.is_compiling() or tensor.device.type == "meta"
+    return torch.compiler.is_compiling() or tensor.is_meta
 
 
 def require_address(op: str, seed: int, step: int, offset: int, stream: int, rows: int, columns: int) -> None:
@@ -82,17 +117,39 @@ def require_address(op: str, seed: int, step: int, offset: int, stream: int, row
     Raises:
         ValueError: out of range.
     """
-    for name, value, bound in (("seed", seed, 64), ("step", step, 32), ("offset", offset, 32), ("stream", stream, 32)):
-        if not (type(value) is int or isinstance(value, Integral)) or not 0 <= value < 2**bound:
-            raise ValueError(f"{op}: {name} must be an integer in [0, 2^{bound}), got {value!r}")
+    for name, value, bits in (("seed", seed, 64), ("step", step, 32), ("offset", offset, 32), ("stream", stream, 32)):
+        if not (type(value) is int or isinstance(value, Integral)) or value < 0 or value >> bits:
+            raise ValueError(f"{op}: {name} must be an integer in [0, 2^{bits}), got {value!r}")
     if offset + rows > 2**32:
         raise ValueError(f"{op}: offset + rows must be at most 2^32, got {offset} + {rows}")
     if columns > 2**34:
         raise ValueError(f"{op}: a sample must have at most 2^34 elements, got {columns}")
 
 
+def require_noise(op: str, noise: Noise, target: Tensor) -> None:
+    """Refuses noise whose address is out of range, or whose origin is not int64 `[2]` on the target's device.
+
+    Raises:
+        TypeError, ValueError: as said.
+    """
+    if target.dim() == 0:
+        raise ValueError(f"{op}: x must be [B, *shape] where noise is added, got a scalar")
+    rows = target.shape[0]
+    require_address(op, *noise[1:5], rows, target.numel() // max(rows, 1))
+    if noise.origin is not None:
+        require(op, "noise.origin", noise.origin, (torch.int64,))
+        if noise.origin.shape != (2,) or noise.origin.device != target.device or not noise.origin.is_contiguous():
+            raise ValueError(f"{op}: noise.origin must be int64 [2] on {target.device}, got {describe(noise.origin)}")
+
+
+def queue(tensor: Tensor) -> tuple[int, int, int]:
+    """Where to run: device (-1: CPU), torch's number of threads, torch's current stream on the tensor's device."""
+    if tensor.is_cpu:
+        return -1, torch.get_num_threads(), 0
+    device = tensor.get_device()
+    return device, 0, torch.cuda.current_stream(device).cuda_stream
+
+
 def place(tensor: Tensor) -> _core.Place:
-    """Where to run: torch's number of threads, or torch's current stream on the tensor's device."""
-    if tensor.device.type == "cuda":
-        return _core.Place(True, 0, torch.cuda.current_stream(tensor.device).cuda_stream)
-    return _core.Place(False, torch.get_num_threads(), 0)
+    """`queue` as the object that the rarer ops take."""
+    return _core.Place(*queue(tensor))

@@ -7,7 +7,6 @@ Components keep eigenvalues, so noising is an addition, and everything below is 
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -123,13 +122,12 @@ def _launch(
     rank = 0 if axes is None else axes.shape[1]
     stride = 0 if constant.dim() == 1 else k
     sizes = _core.Sizes(x.shape[0], k, d, rank, variance.shape[1])
-    with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
-        _core.mixture(
-            check.place(x), sizes, check.TYPES[x.dtype], x.data_ptr(), mean.data_ptr(), at.precision.data_ptr(),
-            at.keep.data_ptr(), 0 if projection is not None else pointer(axes), pointer(at.drop), pointer(at.gain),
-            constant.data_ptr(), stride, pointer(projection), log_prob.data_ptr(), responsibility.data_ptr(),
-            denoised.data_ptr() if denoised.numel() else 0, pointer(coefficient),
-        )  # fmt: skip
+    _core.mixture(
+        check.place(x), sizes, check.TYPES[x.dtype], x.data_ptr(), mean.data_ptr(), at.precision.data_ptr(),
+        at.keep.data_ptr(), 0 if projection is not None else pointer(axes), pointer(at.drop), pointer(at.gain),
+        constant.data_ptr(), stride, pointer(projection), log_prob.data_ptr(), responsibility.data_ptr(),
+        denoised.data_ptr() if denoised.numel() else 0, pointer(coefficient),
+    )  # fmt: skip
 
 
 library.define(

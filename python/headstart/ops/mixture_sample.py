@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -49,6 +48,7 @@ def _run_sample(
     seed: int, step: int, offset: int,
 ) -> Tensor:  # fmt: skip
     n, (k, d) = component.shape[0], mean.shape
+    component = component.contiguous()
     out = mean.new_empty(n, d)
     if n == 0:
         return out
@@ -60,12 +60,11 @@ def _run_sample(
     rank = 0 if axes is None else axes.shape[1]
     sizes = _core.Sizes(n, k, d, rank, variance.shape[1])
     address = (seed % 2**64, offset, step)
-    with torch.cuda.device(mean.device) if mean.is_cuda else nullcontext():
-        _core.mixture_sample(
-            check.place(mean), sizes, check.TYPES[mean.dtype], component.contiguous().data_ptr(), mean.data_ptr(),
-            deviation.data_ptr(), 0 if axes is None else axes.data_ptr(), 0 if factor is None else factor.data_ptr(),
-            (*address, int(Stream.FLOOR)), (*address, int(Stream.FACTOR)), out.data_ptr(),
-        )  # fmt: skip
+    _core.mixture_sample(
+        check.place(mean), sizes, check.TYPES[mean.dtype], component.data_ptr(), mean.data_ptr(),
+        deviation.data_ptr(), 0 if axes is None else axes.data_ptr(), 0 if factor is None else factor.data_ptr(),
+        (*address, int(Stream.FLOOR)), (*address, int(Stream.FACTOR)), out.data_ptr(),
+    )  # fmt: skip
     return out
 
 

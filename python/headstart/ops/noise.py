@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -29,12 +28,11 @@ def noise(
     Raises:
         TypeError, ValueError: as `affine`.
     """
-    check.require("noise", "x", x, check.STATE)
-    term = Noise(scale, seed, step, offset, stream)
     if out is None:
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    check.require("noise", "out", out, check.TYPES, like=x)
-    if out.dtype == x.dtype:
+        check.require("noise", "x", x, check.STATE)
+        out = torch.empty_like(x, memory_format=check.layout(x))
+    term = Noise(scale, seed, step, offset, stream)
+    if isinstance(x, Tensor) and out.dtype == x.dtype:
         row("noise", x, 1.0, (), term, out, None, 1.0)
     else:
         row("noise", x, 1.0, (), term, None, out, 1.0)
@@ -81,8 +79,7 @@ def uniform(
 
 
 def _run_uniform(seed: int, step: int, offset: int, stream: int, out: Tensor) -> None:
-    with torch.cuda.device(out.device) if out.is_cuda else nullcontext():
-        _core.uniform(check.place(out), out.shape[0], (seed % 2**64, offset, step, stream), out.data_ptr())
+    _core.uniform(check.place(out), out.shape[0], (seed % 2**64, offset, step, stream), out.data_ptr())
 
 
 library.define(
