@@ -1,17 +1,19 @@
-// pybind11 module `_core`: unpacks addresses and sizes, picks the device, names the arguments. No math and no checks:
-// headstart.ops makes them first.
+// pybind11 module `_core`: unpacks addresses and sizes, picks the device, names the arguments. No math, and no checks:
+// headstart.ops makes them first (affine.cpp has the quick way for tensors that need none).
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <stdexcept>
 #include <tuple>
 #include <vector>
 
 #include "../cpu/parallel.h"
-#include "../kernels.h"
+#include "affine.h"
+#include "place.h"
+#include "tensor.h"
 
 namespace py = pybind11;
 using namespace headstart;
+using binding::Place;
 
 namespace {
 
@@ -29,59 +31,26 @@ Address address(const AddressArgument& a) {
   return {std::get<0>(a), std::get<1>(a), std::get<2>(a), std::get<3>(a), nullptr};
 }
 
-// Where to run: the CPU, on `threads` threads, or the queue of a CUDA device.
-struct Place {
-  int device;  // -1: the CPU
-  int threads;
-  Pointer stream;
-};
-
-template <class Params>
-void run(const Params& params, const Place& place, void (*on_cpu)(const Params&, int),
-         const char* (*on_cuda)(const Params&, cuda::Queue)) {
-  const py::gil_scoped_release release;
-  if (place.device < 0) return on_cpu(params, place.threads);
-  if (const char* error = on_cuda(params, {place.device, out(place.stream)})) throw std::runtime_error(error);
+Type type_of(int code) {
+  return static_cast<Type>(code);
 }
 
-// Positional arguments, read in order: a call at every solver step, so it pays to pass plain numbers only.
-class Reader {
- public:
-  explicit Reader(const py::args& arguments) : arguments(arguments) {}
-
-  template <class Integer>
-  Integer integer() {
-    return next().cast<Integer>();
-  }
-  double real() { return PyFloat_AsDouble(next().ptr()); }
-  void* pointer() { return out(integer<Pointer>()); }
-  Type type() { return static_cast<Type>(integer<int>()); }
-  Place place() { return {integer<int>(), integer<int>(), integer<Pointer>()}; }
-  bool more() const { return at < arguments.size(); }
-
- private:
-  py::handle next() { return PyTuple_GET_ITEM(arguments.ptr(), static_cast<Py_ssize_t>(at++)); }
-
-  const py::args& arguments;
-  std::size_t at = 0;
-};
-
-void affine(const py::args& arguments) {
-  Reader reader(arguments);
-  const Place place = reader.place();
+// A row on addresses that headstart.ops has checked; `terms` are triples (b, y, type of y).
+void affine(const Place& place, std::int64_t rows, std::int64_t columns, int type, Pointer x, double a,
+            const std::vector<std::tuple<double, Pointer, int>>& terms, double noise_scale,
+            const AddressArgument& where, Pointer origin, Pointer result, Pointer scaled, int scaled_type,
+            double scale) {
   AffineParams params{};
-  params.rows = reader.integer<std::int64_t>(), params.columns = reader.integer<std::int64_t>();
-  params.type = reader.type(), params.x = reader.pointer(), params.a = reader.real();
-  params.out = reader.pointer(), params.out_scaled = reader.pointer(), params.out_scaled_type = reader.type();
-  params.scale = reader.real(), params.noise_scale = reader.real();
-  Address& address = params.address;
-  address.seed = reader.integer<std::uint64_t>(), address.offset = reader.integer<std::uint32_t>();
-  address.step = reader.integer<std::uint32_t>(), address.stream = reader.integer<std::uint32_t>();
-  address.origin = static_cast<const std::uint64_t*>(reader.pointer());
-  for (; reader.more(); ++params.inputs) {
-    params.b[params.inputs] = reader.real(), params.y[params.inputs] = reader.pointer();
-    params.y_type[params.inputs] = reader.type();
+  params.rows = rows, params.columns = columns, params.type = type_of(type);
+  params.x = in(x), params.a = a, params.inputs = static_cast<int>(terms.size());
+  for (std::size_t j = 0; j < terms.size(); ++j) {
+    params.b[j] = std::get<0>(terms[j]), params.y[j] = in(std::get<1>(terms[j]));
+    params.y_type[j] = type_of(std::get<2>(terms[j]));
   }
+  params.noise_scale = noise_scale, params.address = address(where);
+  params.address.origin = static_cast<const std::uint64_t*>(in(origin));
+  params.out = out(result), params.out_scaled = out(scaled), params.out_scaled_type = type_of(scaled_type);
+  params.scale = scale;
   run(params, place, cpu::affine, cuda::affine);
 }
 
@@ -96,7 +65,7 @@ void mixture(const Place& place, const Sizes& sizes, int type, Pointer x, Pointe
                              sizes.components,
                              sizes.columns,
                              sizes.rank,
-                             static_cast<Type>(type),
+                             type_of(type),
                              in(x),
                              in(mean),
                              in(precision),
@@ -121,7 +90,7 @@ void mixture_sample(const Place& place, const Sizes& sizes, int type, Pointer co
   const MixtureSampleParams params{sizes.rows,
                                    sizes.columns,
                                    sizes.rank,
-                                   static_cast<Type>(type),
+                                   type_of(type),
                                    static_cast<const std::int64_t*>(in(component)),
                                    in(mean),
                                    in(deviation),
@@ -140,7 +109,7 @@ void uniform(const Place& place, std::int64_t rows, const AddressArgument& where
 }
 
 std::vector<std::uint32_t> philox(const std::vector<std::uint32_t>& counter, const std::vector<std::uint32_t>& key) {
-  const Words w = philox4x32({counter.at(0), counter.at(1), counter.at(2), counter.at(3)}, key.at(0), key.at(1));
+  const Words w = philox4x32(Words{counter.at(0), counter.at(1), counter.at(2), counter.at(3)}, key.at(0), key.at(1));
   return {w.w0, w.w1, w.w2, w.w3};
 }
 
@@ -162,11 +131,14 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_core, module) {
   py::class_<Place>(module, "Place")
-      .def(py::init<int, int, Pointer>(), py::arg("device"), py::arg("threads"), py::arg("stream"));
+      .def(py::init([](int device, int threads, Pointer stream) { return Place{device, threads, out(stream)}; }),
+           py::arg("device"), py::arg("threads"), py::arg("stream"));
   py::class_<Sizes>(module, "Sizes")
       .def(py::init<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>(), py::arg("rows"),
            py::arg("components"), py::arg("columns"), py::arg("rank"), py::arg("variance_columns"));
+  module.def("learn", binding::learn, "what of torch the module asks for, see csrc/binding/tensor.h");
   module.def("affine", affine);
+  module.def("run_plain_affine", binding::run_plain_affine);
   module.def("mixture", mixture);
   module.def("mixture_sample", mixture_sample);
   module.def("uniform", uniform);

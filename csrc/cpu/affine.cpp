@@ -1,6 +1,6 @@
-// Loops of the affine row. The work is cut into pieces of at most kPiece elements (whole short rows, or parts of a
-// long one); a piece is accumulated in a buffer that stays in the first-level cache, one simple pass a term, so the
-// mixed types need no combinations and memory is still read and written once.
+// Loops of the affine row. The work is cut into pieces (whole short rows, or parts of a long one) whose noise is made
+// at once, and those into blocks that stay in the first-level cache. Inputs of one type are taken in one pass; mixed
+// types take a pass a run of equal types over the block, so memory is read and written once either way.
 #include "../math/affine.h"
 
 #include <algorithm>
@@ -8,44 +8,75 @@
 #include "isa.h"
 #include "normals.h"
 #include "parallel.h"
+#include "stream.h"
 
 namespace headstart::cpu::HEADSTART_ISA {
 namespace {
 
 constexpr std::int64_t kPiece = 2048;
+constexpr std::int64_t kBlock =
+    512;  // short, so that loads of the next block overlap with streaming stores of this one
 
-template <class T, class Input>
-void start(T* __restrict sum, T a, const Input* __restrict x, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) sum[i] = first_term(a, x[i]);
+// The row's inputs, its noise the last of them.
+struct Inputs {
+  int count;
+  const void* y[5];
+  Type type[5];
+  double b[5];
+};
+
+// out = a x + sum_j b_j y_j for inputs of one type; out may be x.
+template <int inputs, class T, class Input>
+void combine(T* out, T a, const T* x, const double* b, const Input* const* y, std::int64_t count) {
+  T factor[inputs > 0 ? inputs : 1] = {};
+  const Input* input[inputs > 0 ? inputs : 1] = {};
+  for (int j = 0; j < inputs; ++j) factor[j] = static_cast<T>(b[j]), input[j] = y[j];
+#pragma GCC ivdep  // out is no other input, and equal to x it is read before it is written
+  for (std::int64_t i = 0; i < count; ++i) {
+    T sum = first_term(a, x[i]);
+#pragma GCC unroll 5
+    for (int j = 0; j < inputs; ++j) sum = add_term(sum, factor[j], input[j][i]);
+    out[i] = sum;
+  }
 }
 
 template <class T, class Input>
-void add(T* __restrict sum, T b, const Input* __restrict y, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) sum[i] = add_term(sum[i], b, y[i]);
+void combine_run(T* out, T a, const T* x, const Inputs& in, int first, int last, std::int64_t at, std::int64_t count) {
+  const Input* y[5];
+  for (int j = first; j < last; ++j) y[j - first] = static_cast<const Input*>(in.y[j]) + at;
+  constexpr void (*combine_of[])(T*, T, const T*, const double*, const Input* const*, std::int64_t) = {
+      combine<0>, combine<1>, combine<2>, combine<3>, combine<4>, combine<5>};
+  combine_of[last - first](out, a, x, in.b + first, y, count);
+}
+
+// The row's elements at .. at + count - 1 of `in`, from x onward to out onward.
+template <class T>
+void combine_all(T* out, T a, const T* x, const Inputs& in, std::int64_t at, std::int64_t count) {
+  int first = 0;
+  do {
+    int last = first;
+    while (last < in.count && in.type[last] == in.type[first]) ++last;
+    switch (in.type[first]) {
+      case Type::f32:
+        combine_run<T, float>(out, a, x, in, first, last, at, count);
+        break;
+      case Type::f64:
+        combine_run<T, double>(out, a, x, in, first, last, at, count);
+        break;
+      case Type::f16:
+        combine_run<T, Half>(out, a, x, in, first, last, at, count);
+        break;
+      case Type::bf16:
+        combine_run<T, BFloat16>(out, a, x, in, first, last, at, count);
+        break;
+    }
+    a = 1, x = out, first = last;  // the next run is added to this one's sum
+  } while (first < in.count);
 }
 
 template <class T, class Output>
 void store(Output* __restrict out, T scale, const T* __restrict sum, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) narrow(scale * sum[i], out + i);
-}
-
-template <class T, class Output>
-void copy(Output* __restrict out, const T* __restrict sum, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) out[i] = sum[i];
-}
-
-template <class T>
-void add_input(T* sum, T b, const void* y, Type type, std::int64_t at, std::int64_t count) {
-  switch (type) {
-    case Type::f32:
-      return add(sum, b, static_cast<const float*>(y) + at, count);
-    case Type::f64:
-      return add(sum, b, static_cast<const double*>(y) + at, count);
-    case Type::f16:
-      return add(sum, b, static_cast<const Half*>(y) + at, count);
-    case Type::bf16:
-      return add(sum, b, static_cast<const BFloat16*>(y) + at, count);
-  }
 }
 
 template <class T>
@@ -68,29 +99,71 @@ void drop_padding(float* z, std::int64_t rows, std::int64_t columns, std::int64_
     for (std::int64_t i = 0; i < columns; ++i) z[row * columns + i] = z[row * padded + i];
 }
 
+// How the outputs are written.
+struct Writing {
+  bool aside;   // the sum is not made in `out` itself: that is one of the y, or absent, or streamed to
+  bool stream;  // past the caches
+};
+
+Writing choose_writing(const AffineParams& p) {
+  std::int64_t bytes = 0;
+  bool aliased = p.out == nullptr;
+  for (int j = 0; j < p.inputs; ++j) {
+    bytes += p.rows * p.columns * (p.y_type[j] == Type::f64 ? 8 : p.y_type[j] == Type::f32 ? 4 : 2);
+    aliased = aliased || p.y[j] == p.out;
+  }
+  bytes += p.rows * p.columns * (p.type == Type::f64 ? 16 : 8);
+  const bool stream = p.out != nullptr && p.out != p.x && !aliased && bytes > kCached;
+  return {aliased || stream, stream};
+}
+
+Inputs inputs_of(const AffineParams& p, const float* z, std::int64_t at) {
+  static constexpr int sizes[] = {4, 8, 2, 2};
+  Inputs in{};
+  for (; in.count < p.inputs; ++in.count) {
+    in.type[in.count] = p.y_type[in.count], in.b[in.count] = p.b[in.count];
+    in.y[in.count] = static_cast<const char*>(p.y[in.count]) + at * sizes[static_cast<int>(p.y_type[in.count])];
+  }
+  if (z != nullptr) {
+    in.y[in.count] = z, in.type[in.count] = Type::f32, in.b[in.count] = p.noise_scale;
+    ++in.count;
+  }
+  return in;
+}
+
 // One piece: `count` elements from flat index `at`; z is its noise, or null.
 template <class T>
-void piece(const AffineParams& p, const float* z, std::int64_t at, std::int64_t count) {
-  alignas(64) T sum[kPiece];
-  if (p.x != nullptr) {
-    start(sum, static_cast<T>(p.a), static_cast<const T*>(p.x) + at, count);
-  } else {
-    std::fill(sum, sum + count, T(0));
+void piece(const AffineParams& p, const Writing& writing, const float* z, std::int64_t at, std::int64_t count) {
+  alignas(64) static const T zeros[kBlock] = {};
+  alignas(64) T aside[kBlock];
+  const Inputs in = inputs_of(p, z, at);
+  for (std::int64_t first = 0; first < count; first += kBlock) {
+    const std::int64_t size = std::min(kBlock, count - first);
+    const T* x = p.x != nullptr ? static_cast<const T*>(p.x) + at + first : zeros;
+    T* out = p.out != nullptr ? static_cast<T*>(p.out) + at + first : nullptr;
+    T* sum = writing.aside ? aside : out;
+    combine_all<T>(sum, static_cast<T>(p.a), x, in, first, size);
+    if (writing.stream) {
+      stream(out, sum, size);
+    } else if (writing.aside && out != nullptr) {
+      std::copy(sum, sum + size, out);
+    }
+    if (p.out_scaled != nullptr)
+      store_scaled(p.out_scaled, p.out_scaled_type, static_cast<T>(p.scale), sum, at + first, size);
   }
-  for (int j = 0; j < p.inputs; ++j) add_input(sum, static_cast<T>(p.b[j]), p.y[j], p.y_type[j], at, count);
-  if (z != nullptr) add(sum, static_cast<T>(p.noise_scale), z, count);
-  if (p.out != nullptr) copy(static_cast<T*>(p.out) + at, sum, count);
-  if (p.out_scaled != nullptr) store_scaled(p.out_scaled, p.out_scaled_type, static_cast<T>(p.scale), sum, at, count);
 }
 
 template <class T>
 void run(AffineParams p, int threads) {
   const bool noisy = p.noise_scale != 0.0;
   if (noisy) p.address = settled(p.address);
+  const Writing writing = choose_writing(p);
   if (!noisy) {
     const std::int64_t total = p.rows * p.columns, pieces = (total + kPiece - 1) / kPiece;
     parallel_for(pieces, total < 32768 ? 1 : threads, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) piece<T>(p, nullptr, i * kPiece, std::min(kPiece, total - i * kPiece));
+      for (std::int64_t i = begin; i < end; ++i)
+        piece<T>(p, writing, nullptr, i * kPiece, std::min(kPiece, total - i * kPiece));
+      finish_stream();
     });
     return;
   }
@@ -99,25 +172,27 @@ void run(AffineParams p, int threads) {
   if (padded > kPiece / 4) {  // long rows: pieces of one row
     const std::int64_t pieces = (p.columns + kPiece - 1) / kPiece;
     parallel_for(p.rows * pieces, team, [&](std::int64_t begin, std::int64_t end) {
-      alignas(64) float z[kPiece + 4 * kLanes];
+      alignas(64) float z[kPiece + kSlack];
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t row = i / pieces, column = i % pieces * kPiece;
         const std::int64_t count = std::min(kPiece, p.columns - column);
         fill_normals(z, p.address, static_cast<std::uint32_t>(row), column / 4, (count + 3) / 4);
-        piece<T>(p, z, row * p.columns + column, count);
+        piece<T>(p, writing, z, row * p.columns + column, count);
       }
+      finish_stream();
     });
     return;
   }
   const std::int64_t batch = kPiece / padded, pieces = (p.rows + batch - 1) / batch;  // short rows: several a piece
   parallel_for(pieces, team, [&](std::int64_t begin, std::int64_t end) {
-    alignas(64) float z[kPiece + 4 * kLanes];
+    alignas(64) float z[kPiece + kSlack];
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t row = i * batch, rows = std::min(batch, p.rows - row);
       fill_rows(z, p.address, static_cast<std::uint32_t>(row), rows, padded / 4);
       if (padded != p.columns) drop_padding(z, rows, p.columns, padded);
-      piece<T>(p, z, row * p.columns, rows * p.columns);
+      piece<T>(p, writing, z, row * p.columns, rows * p.columns);
     }
+    finish_stream();
   });
 }
 

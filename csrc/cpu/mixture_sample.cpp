@@ -43,7 +43,7 @@ void run(const MixtureSampleParams& p, int threads) {
   parallel_for(p.rows, p.rows * p.columns * (p.rank + 8) < 65536 ? 1 : threads,
                [&p](std::int64_t begin, std::int64_t end) {
                  const std::int64_t groups = (p.rank + 3) / 4;
-                 std::vector<float> along(4 * (groups + kLanes)), floor(kPiece + 4 * kLanes);
+                 std::vector<float> along(4 * groups + kSlack), floor(kPiece + kSlack);
                  for (std::int64_t row = begin; row < end; ++row) {
                    fill_normals(along.data(), p.along, static_cast<std::uint32_t>(row), 0, groups);
                    for (std::int64_t column = 0; column < p.columns; column += kPiece)

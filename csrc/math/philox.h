@@ -6,16 +6,30 @@
 
 namespace headstart {
 
-struct Words {
-  std::uint32_t w0, w1, w2, w3;
+// Both halves of a 64-bit product of 32-bit words.
+template <class Word>
+struct Product {
+  Word high, low;
 };
 
-HS_INLINE Words philox4x32(Words counter, std::uint32_t key0, std::uint32_t key1) {
+HS_INLINE Product<std::uint32_t> multiply(std::uint32_t a, std::uint32_t factor) {
+  const std::uint64_t product = std::uint64_t(a) * factor;
+  return {std::uint32_t(product >> 32), std::uint32_t(product)};
+}
+
+template <class Word>
+struct Counter {
+  Word w0, w1, w2, w3;
+};
+using Words = Counter<std::uint32_t>;
+
+// `Word` is one 32-bit word, or that of many counters (cpu/lanes.h).
+template <class Word>
+HS_INLINE Counter<Word> philox4x32(Counter<Word> counter, std::uint32_t key0, std::uint32_t key1) {
+#pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
-    const std::uint64_t p0 = std::uint64_t(counter.w0) * 0xD2511F53u;
-    const std::uint64_t p1 = std::uint64_t(counter.w2) * 0xCD9E8D57u;
-    counter = {std::uint32_t(p1 >> 32) ^ counter.w1 ^ key0, std::uint32_t(p1),
-               std::uint32_t(p0 >> 32) ^ counter.w3 ^ key1, std::uint32_t(p0)};
+    const Product<Word> p0 = multiply(counter.w0, 0xD2511F53u), p1 = multiply(counter.w2, 0xCD9E8D57u);
+    counter = {p1.high ^ counter.w1 ^ key0, p1.low, p0.high ^ counter.w3 ^ key1, p0.low};
     key0 += 0x9E3779B9u;
     key1 += 0xBB67AE85u;
   }
@@ -40,8 +54,8 @@ HS_INLINE Address settled(Address address) {
 }
 
 HS_INLINE Words words_at(const Address& address, std::uint32_t row, std::uint32_t group) {
-  return philox4x32({group, address.offset + row, address.step, address.stream}, std::uint32_t(address.seed),
-                    std::uint32_t(address.seed >> 32));
+  const Words counter{group, address.offset + row, address.step, address.stream};
+  return philox4x32(counter, std::uint32_t(address.seed), std::uint32_t(address.seed >> 32));
 }
 
 // Uniform in (0, 1] with 53 bits.

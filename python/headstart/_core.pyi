@@ -8,27 +8,33 @@ class Sizes:
 
 Address = tuple[int, int, int, int]  # seed, offset, step, stream
 
+def learn(tensor: object, strided: object, dtypes: tuple[object, ...], stream: object) -> None: ...
 def affine(
-    device: int,  # -1: CPU
-    threads: int,
-    queue: int,
+    place: Place,
     rows: int,
     columns: int,
     type: int,
     x: int,
     a: float,
+    terms: list[tuple[float, int, int]],
+    noise_scale: float,
+    address: Address,
+    origin: int,
     out: int,
     scaled: int,
     scaled_type: int,
     scale: float,
-    noise_scale: float,
-    seed: int,
-    offset: int,
-    step: int,
-    stream: int,
-    origin: int,
-    *terms: float,  # b, y, type of y, for each input
 ) -> None: ...
+def run_plain_affine(
+    x: object,
+    a: float,
+    terms: object,
+    noise: object,
+    out: object,
+    scaled: object,
+    scale: float,
+    threads: int,
+) -> bool: ...
 def mixture(
     place: Place,
     sizes: Sizes,

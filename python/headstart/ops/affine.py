@@ -86,15 +86,20 @@ def row(
     op: str, x: Tensor | None, a: float, terms: Sequence[tuple[float, Tensor]], noise: Noise | None,
     out: Tensor | None, scaled: Tensor | None, scale: float,
 ) -> None:  # fmt: skip
-    """Checks everything and runs the row; `out` or `scaled` may be None, `x` too (then `a x` is 0)."""
+    """Runs the row; `out` or `scaled` may be None, `x` too (then `a x` is 0).
+
+    Plain tensors go straight to the kernel; all else is checked here, explained or arranged.
+    """
+    if not torch.compiler.is_compiling() and _core.run_plain_affine(
+        x, a, terms, noise, out, scaled, scale, torch.get_num_threads()
+    ):
+        return
     if len(terms) > 4:
         raise ValueError(f"{op}: terms must be at most 4 pairs (b, y), got {len(terms)}")
     target = out if out is not None else scaled
     assert target is not None
     if noise is not None:
         check.require_noise(op, noise, target)
-    if not torch.compiler.is_compiling() and _run_plain(op, x, a, terms, noise or NO_NOISE, out, scaled, scale):
-        return
     if x is not None:
         check.require(op, "x", x, check.STATE)
     if out is not None:
@@ -111,52 +116,24 @@ def row(
         run(op, x, float(a), ys, bs, float(c), *address, out, scaled, float(scale))
 
 
-def _run_plain(
-    op: str, x: Tensor | None, a: float, terms: Sequence[tuple[float, Tensor]], noise: Noise,
-    out: Tensor | None, scaled: Tensor | None, scale: float,
-) -> bool:  # fmt: skip
-    """The row, if all tensors are plain: what nearly every call is. False: nothing was done."""
-    target = out if out is not None else scaled
-    if type(target) is not Tensor or target.is_meta or not target.numel():
-        return False
-    shape, device = target.shape, None if target.is_cpu else target.device
-    inputs = [check.plain(y, shape, device) for _, y in terms]
-    at = ABSENT if x is None else check.plain(x, shape, device)
-    to = ABSENT if out is None else check.plain(out, shape, device)
-    to_scaled = ABSENT if scaled is None else check.plain(scaled, shape, device)
-    if None in inputs or at is None or to is None or to_scaled is None:
-        return False
-    state = max(at[1], to[1])
-    if state > 1 or (x is not None and out is not None and at[1] != to[1]):
-        return False
-    bs = [b for b, _ in terms]
-    _launch(op, target, state, at[0], a, inputs, bs, noise, to[0], to_scaled, scale)  # type: ignore[arg-type]
-    return True
-
-
 def _launch(
     op: str, target: Tensor, state: int, x: int, a: float, inputs: list[tuple[int, int]], bs: Sequence[float],
     noise: Noise, out: int, scaled: tuple[int, int], scale: float,
 ) -> None:  # fmt: skip
     """One kernel on addresses (0: absent) and type codes."""
-    n, rows = target.numel(), 1
-    terms: list[float] = []
-    for b, place in zip(bs, inputs, strict=True):
-        terms += (b, *place)
-    if x:
-        inputs.append((x, state))
+    n = target.numel()
+    others = [*inputs, *([(x, state)] if x else [])]
     if out:
-        check.require_apart(op, "out", n, (out, state), inputs)
+        check.require_apart(op, "out", n, (out, state), others)
     if scaled[0]:
-        check.require_apart(op, "out_scaled" if out else "out", n, scaled, inputs)
-        if out:
-            check.require_apart(op, "out_scaled", n, scaled, [(out, state)], aligned=False)
+        check.require_apart(op, "out_scaled" if out else "out", n, scaled, others)
+    if out and scaled[0]:
+        check.require_apart(op, "out_scaled", n, scaled, [(out, state)], aligned=False)
     c, seed, step, offset, stream, origin = noise
-    if c:
-        rows = target.shape[0]
+    rows = target.shape[0] if c else 1
     _core.affine(
-        *check.queue(target), rows, n // rows, state, x, a, out, *scaled, scale, c, seed, offset, step, stream,
-        0 if origin is None else origin.data_ptr(), *terms,
+        check.place(target), rows, n // rows, state, x, a, [(b, *y) for b, y in zip(bs, inputs, strict=True)], c,
+        (seed, offset, step, stream), 0 if origin is None else origin.data_ptr(), out, *scaled, scale,
     )  # fmt: skip
 
 

@@ -88,24 +88,6 @@ def require_apart(
             raise ValueError(f"{op}: {name} overlaps {'an input' if aligned else 'out'} in memory; give it its own")
 
 
-def plain(tensor: object, shape: torch.Size, device: torch.device | None) -> tuple[int, int] | None:
-    """Address and type code of a contiguous tensor of this shape and device (None: the CPU) that no check refuses.
-
-    None for all else, also for what is only unusual: the quick way in, which `require` need not follow.
-    """
-    if (
-        type(tensor) is Tensor
-        and (tensor.is_cpu if device is None else tensor.device == device)
-        and tensor.shape == shape
-        and tensor.layout is torch.strided
-        and tensor.is_contiguous()
-        and not tensor.requires_grad
-        and tensor.dtype in TYPES
-    ):
-        return tensor.data_ptr(), TYPES[tensor.dtype]
-    return None
-
-
 def dispatched(tensor: Tensor) -> bool:
     """Whether a call must go through torch's dispatcher: under `torch.compile`, and for tensors without memory."""
     return torch.compiler.is_compiling() or tensor.is_meta
@@ -142,14 +124,16 @@ def require_noise(op: str, noise: Noise, target: Tensor) -> None:
             raise ValueError(f"{op}: noise.origin must be int64 [2] on {target.device}, got {describe(noise.origin)}")
 
 
-def queue(tensor: Tensor) -> tuple[int, int, int]:
-    """Where to run: device (-1: CPU), torch's number of threads, torch's current stream on the tensor's device."""
-    if tensor.is_cpu:
-        return -1, torch.get_num_threads(), 0
-    device = tensor.get_device()
-    return device, 0, torch.cuda.current_stream(device).cuda_stream
+def stream(device: int) -> int:
+    """torch's current stream on a CUDA device, as the number that the driver knows it by."""
+    return torch.cuda.current_stream(device).cuda_stream
 
 
 def place(tensor: Tensor) -> _core.Place:
-    """`queue` as the object that the rarer ops take."""
-    return _core.Place(*queue(tensor))
+    """Where to run: torch's number of threads, or torch's current stream on the tensor's device."""
+    if tensor.is_cuda:
+        return _core.Place(tensor.get_device(), 0, stream(tensor.get_device()))
+    return _core.Place(-1, torch.get_num_threads(), 0)
+
+
+_core.learn(Tensor, torch.strided, tuple(TYPES), getattr(torch._C, "_cuda_getCurrentRawStream", stream))
