@@ -121,7 +121,7 @@ def posterior_case(
     entries = k * (rank or d)
 
     def headstart() -> Tensor | None:
-        posterior = ops.mixture_posterior(x, components, log_weight, SIGMA, denoise=denoise)
+        posterior = ops.mixture_posterior(x, components, log_weight, SIGMA, denoise=denoise, respond=False)
         return posterior.denoised if denoise else posterior.log_prob
 
     formula = plain(components, log_weight, denoise)

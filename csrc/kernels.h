@@ -31,7 +31,8 @@ struct AffineParams {
 
 // Mixture posterior at one noise level; the tables are those of math/component.h. With `projection` given, y is read
 // from it and the sum over axes is left to the caller, who gets its coefficients g_k gain_r y_r in `coefficient`;
-// without it, and with axes, D is at most 128.
+// without it, and with axes, D is at most 128. With `whitening` given (CPU only), distances are |whitening (x -
+// mean)|^2 and axes serve the posterior mean alone.
 struct MixtureParams {
   std::int64_t rows, components, columns, rank;
   Type type;                         // of every tensor: f32 or f64
@@ -46,8 +47,9 @@ struct MixtureParams {
   const void* log_constant;          // [K] or [B, K]: log weight + constant
   std::int64_t log_constant_stride;  // 0 or K
   const void* projection;            // [B, K, R] or null
+  const void* whitening;             // [K, D, D], lower triangular, or null
   void* log_prob;                    // [B]
-  void* responsibility;              // [B, K]
+  void* responsibility;              // [B, K]; null where not asked for, on the CPU
   void* denoised;                    // [B, D] or null
   void* coefficient;                 // [B, K, R] or null
 };

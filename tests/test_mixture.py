@@ -177,3 +177,31 @@ def test_compiles_whole() -> None:
     broken = torch.compile(lambda k: ops.mixture_sample(k, components, 1.0, 0), fullgraph=True, backend="aot_eager")
     with pytest.raises(ValueError, match="component must be in"):
         broken(torch.tensor([0, 40]))
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("d", "k", "sigma"), [(5, 3, 0.3), (17, 6, 0.5), (40, 4, 3.0)])
+def test_many_rows_of_full_covariance(d: int, k: int, sigma: float, dtype: torch.dtype, isa: str) -> None:
+    """Enough rows for triangular factors and for packs of samples; a row of NaN and one far out stay on their own."""
+    x, components, log_weight = case("full", k, d, 16 * d + 300, dtype)
+    x[7], x[9] = math.nan, 1e4
+    before = _core.isa()
+    if not _core.set_isa(isa):
+        pytest.skip(f"this machine has no {isa}")
+    try:
+        got = ops.mixture_posterior(x, components, log_weight, sigma)
+        alone = ops.mixture_posterior(x, components, log_weight, sigma, denoise=False, respond=False)
+    finally:
+        _core.set_isa(before)
+    exact = reference.mixture_posterior(x, components, log_weight, sigma)
+    unit = 1e-6 if dtype == torch.float32 else 1e-13
+    some = torch.arange(len(x)) != 7
+    for name in ("log_prob", "denoised"):
+        error = (getattr(got, name) - getattr(exact, name))[some].abs() / (1 + getattr(exact, name)[some].abs())
+        assert error.max() < 30 * unit
+    scale = unit * (1 + exact.log_prob[some].abs().clamp_max(1e3).max())
+    assert (got.responsibility - exact.responsibility)[some].abs().max() < 30 * scale
+    assert got.denoised[7].isnan().all()
+    assert torch.equal(alone.log_prob[some], got.log_prob[some])
+    assert alone.responsibility is None

@@ -60,7 +60,8 @@ struct Sizes {
 
 void mixture(const Place& place, const Sizes& sizes, int type, Pointer x, Pointer mean, Pointer precision, Pointer keep,
              Pointer axes, Pointer drop, Pointer gain, Pointer log_constant, std::int64_t log_constant_stride,
-             Pointer projection, Pointer log_prob, Pointer responsibility, Pointer denoised, Pointer coefficient) {
+             Pointer projection, Pointer whitening, Pointer log_prob, Pointer responsibility, Pointer denoised,
+             Pointer coefficient) {
   const MixtureParams params{sizes.rows,
                              sizes.components,
                              sizes.columns,
@@ -77,6 +78,7 @@ void mixture(const Place& place, const Sizes& sizes, int type, Pointer x, Pointe
                              in(log_constant),
                              log_constant_stride,
                              in(projection),
+                             in(whitening),
                              out(log_prob),
                              out(responsibility),
                              out(denoised),

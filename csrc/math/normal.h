@@ -12,16 +12,20 @@ struct Pair {
   float first, second;
 };
 
-// sqrt(-2 ln u), u = (h + 1/2) / 2^31, h = word / 2 rounded down. Near u = 1 the distance 1 - u is taken from the
-// integer, so that small radii keep full precision; the largest radius is 6.66.
-HS_INLINE float radius_of(std::uint32_t word) {
-  const std::int32_t h = std::int32_t(word >> 1);
-  const float u = fma_rn(float(h), 0x1p-31f, 0x1p-32f);
-  const float below_one = -fma_rn(float(0x7FFFFFFF - h), 0x1p-31f, 0x1p-32f);
-  const std::int32_t exponent = (bits_of_float(u) - 0x3F3504F3) >> 23;  // u = 2^exponent m, m in [sqrt(1/2), sqrt(2))
-  const float m = float_of_bits(bits_of_float(u) - exponent * 0x800000);
-  const float f = exponent == 0 ? below_one : m - 1.0f;
-  float p = -0.07634497f;  // ln(1 + f) = f - f^2 / 2 + f^3 p(f)
+// t = 2^exponent value, value in [sqrt(1/2), sqrt(2)), for normal positive t.
+struct Mantissa {
+  std::int32_t exponent;
+  float value;
+};
+
+HS_INLINE Mantissa mantissa_of(float t) {
+  const std::int32_t exponent = (bits_of_float(t) - 0x3F3504F3) >> 23;
+  return {exponent, float_of_bits(bits_of_float(t) - exponent * 0x800000)};
+}
+
+// ln(1 + f) = f - f^2 / 2 + f^3 p(f) for 1 + f in [sqrt(1/2), sqrt(2)).
+HS_INLINE float log_near_one(float f) {
+  float p = -0.07634497f;
   p = fma_rn(p, f, 0.12761576f);
   p = fma_rn(p, f, -0.13160183f);
   p = fma_rn(p, f, 0.14201757f);
@@ -30,8 +34,18 @@ HS_INLINE float radius_of(std::uint32_t word) {
   p = fma_rn(p, f, -0.2500082f);
   p = fma_rn(p, f, 0.3333333f);
   const float square = f * f;
-  const float rest = fma_rn(square * f, p, -0.5f * square);
-  const float logarithm = fma_rn(float(exponent), 0.6931472f, f + rest);
+  return f + fma_rn(square * f, p, -0.5f * square);
+}
+
+// sqrt(-2 ln u), u = (h + 1/2) / 2^31, h = word / 2 rounded down. Near u = 1 the distance 1 - u is taken from the
+// integer, so that small radii keep full precision; the largest radius is 6.66.
+HS_INLINE float radius_of(std::uint32_t word) {
+  const std::int32_t h = std::int32_t(word >> 1);
+  const float u = fma_rn(float(h), 0x1p-31f, 0x1p-32f);
+  const float below_one = -fma_rn(float(0x7FFFFFFF - h), 0x1p-31f, 0x1p-32f);
+  const Mantissa mantissa = mantissa_of(u);
+  const float f = mantissa.exponent == 0 ? below_one : mantissa.value - 1.0f;
+  const float logarithm = fma_rn(float(mantissa.exponent), 0.6931472f, log_near_one(f));
   return sqrt_rn(-2.0f * logarithm);
 }
 

@@ -49,6 +49,7 @@ def mixture(
     log_constant: int,
     log_constant_stride: int,
     projection: int,
+    whitening: int,
     log_prob: int,
     responsibility: int,
     denoised: int,

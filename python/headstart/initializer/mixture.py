@@ -180,16 +180,16 @@ class GaussianMixture:
     def posterior(
         self, name: str, x: Tensor, sigma: float, labels: int | Tensor | None, denoise: bool
     ) -> ops.Posterior:
-        """The op's posterior of `x`, in the dtype of `x` (of the components for 16-bit `x`)."""
+        """The op's posterior of `x` without responsibilities, in the dtype of `x` (of the components for 16-bit `x`)."""
         flat = check_points(name, x, self.shape)
         dtype = flat.dtype if flat.dtype in (torch.float32, torch.float64) else self.components.mean.dtype
         held, inner = (self.widened, torch.float64) if wide(self.extremes, sigma) else (self.components, dtype)
         components = change(held, lambda tensor: tensor.to(flat.device, inner))
         log_weight = self.rows(name, labels, len(x)).log().to(flat.device, inner)
         log_row = log_weight[0] if labels is None else log_weight.contiguous()
-        found = ops.mixture_posterior(flat.to(inner).contiguous(), components, log_row, sigma, denoise)
+        found = ops.mixture_posterior(flat.to(inner).contiguous(), components, log_row, sigma, denoise, respond=False)
         denoised = None if found.denoised is None else found.denoised.to(dtype)
-        return ops.Posterior(found.log_prob.to(dtype), found.responsibility.to(dtype), denoised)
+        return ops.Posterior(found.log_prob.to(dtype), None, denoised)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all; `headstart.load` reads it."""

@@ -21,15 +21,15 @@ PROJECTION_BYTES = 64 * 2**20  # what one batch of projections may take
 
 
 class Posterior(NamedTuple):
-    """`log_prob` `[B]`, `responsibility` `[B, K]` and the posterior mean `denoised` `[B, D]` (None: not asked for)."""
+    """`log_prob` `[B]`, `responsibility` `[B, K]`, the posterior mean `denoised` `[B, D]`; None: not asked for."""
 
     log_prob: Tensor
-    responsibility: Tensor
+    responsibility: Tensor | None
     denoised: Tensor | None
 
 
 def mixture_posterior(
-    x: Tensor, components: Components, log_weight: Tensor, sigma: float, denoise: bool = True
+    x: Tensor, components: Components, log_weight: Tensor, sigma: float, denoise: bool = True, respond: bool = True
 ) -> Posterior:
     """Density, responsibilities and posterior mean of a Gaussian mixture noised by `sigma`.
 
@@ -41,7 +41,8 @@ def mixture_posterior(
         components: of the same dtype and device.
         log_weight: `[K]`, or `[B, K]` for weights of each sample's own (-inf: never).
         sigma: noise level, at least 0; at 0 every covariance must have full rank.
-        denoise: also compute the posterior mean.
+        denoise: also give the posterior mean.
+        respond: also give the responsibilities.
 
     Raises:
         TypeError, ValueError: a dtype, shape, device or sigma unlike the above.
@@ -58,8 +59,8 @@ def mixture_posterior(
     if not 0 <= sigma < math.inf:
         raise ValueError(f"mixture_posterior: sigma must be finite and at least 0, got {sigma}")
     run = torch.ops.headstart.mixture_posterior if check.dispatched(x) else _run_posterior
-    log_prob, responsibility, denoised = run(x, *components, log_weight, float(sigma), denoise)
-    return Posterior(log_prob, responsibility, denoised if denoise else None)
+    log_prob, responsibility, denoised = run(x, *components, log_weight, float(sigma), denoise, respond)
+    return Posterior(log_prob, responsibility if respond else None, denoised if denoise else None)
 
 
 def _require_regular(components: Components) -> None:
@@ -73,7 +74,7 @@ def _require_regular(components: Components) -> None:
 
 def _run_posterior(
     x: Tensor, mean: Tensor, variance: Tensor, axes: Tensor | None, spread: Tensor | None, log_weight: Tensor,
-    sigma: float, denoise: bool,
+    sigma: float, denoise: bool, respond: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     if axes is not None and axes.shape[1] == 0:
         axes = spread = None
@@ -84,12 +85,14 @@ def _run_posterior(
     x = x.contiguous()
     constant = (log_weight + at.constant).contiguous()
     rows, k = x.shape[0], mean.shape[0]
-    log_prob, responsibility = x.new_empty(rows), x.new_empty(rows, k)
+    log_prob = x.new_empty(rows)
+    responsibility = x.new_empty(rows, k) if respond or x.is_cuda else x.new_empty(0)
     denoised = torch.empty_like(x) if denoise else x.new_empty(0)
     if rows == 0:
         return log_prob, responsibility, denoised
     if axes is None or axes.shape[2] <= FUSED_COLUMNS:
-        _launch(x, components, at, constant, None, log_prob, responsibility, denoised, None)
+        whitening = whiten(components, sigma) if pays_to_whiten(x, axes) else None
+        _launch(x, components, at, constant, None, whitening, log_prob, responsibility, denoised, None)
         return log_prob, responsibility, denoised
     rank, d = axes.shape[1:]
     flat = axes.view(k * rank, d)
@@ -102,20 +105,39 @@ def _run_posterior(
         coefficient = torch.empty_like(projection) if denoise else None
         of_batch = constant if constant.dim() == 1 else constant[part]
         result = denoised[part] if denoise else denoised
-        _launch(
-            x[part], components, at, of_batch, projection, log_prob[part], responsibility[part], result, coefficient
-        )
+        shares = responsibility[part] if responsibility.numel() else responsibility
+        _launch(x[part], components, at, of_batch, projection, None, log_prob[part], shares, result, coefficient)
         if coefficient is not None:
             result.addmm_(coefficient, flat)
     return log_prob, responsibility, denoised
 
 
+def pays_to_whiten(x: Tensor, axes: Tensor | None) -> bool:
+    """Whether triangular factors save more than they cost: full covariances, many rows for each, on the CPU."""
+    return axes is not None and axes.shape[1] == axes.shape[2] > 4 and x.is_cpu and x.shape[0] >= 16 * axes.shape[2]
+
+
+def whiten(components: Components, sigma: float) -> Tensor:
+    """Inverse Cholesky factors `L_k^-1` `[K, D, D]`, `L_k L_k^T = C_k + sigma^2 I`: half the products of full axes.
+
+    `(x - mean_k)^T (C_k + sigma^2 I)^-1 (x - mean_k) = |L_k^-1 (x - mean_k)|^2`.
+    """
+    mean, variance, axes, spread = components
+    assert axes is not None
+    assert spread is not None
+    wide = axes.double()
+    noised = wide.mT @ ((variance.double() + sigma**2 + spread.double())[..., None] * wide)
+    eye = torch.eye(mean.shape[1], dtype=torch.float64)
+    inverse = torch.linalg.solve_triangular(torch.linalg.cholesky(noised), eye, upper=False)
+    return inverse.to(mean.dtype).contiguous()
+
+
 def _launch(
-    x: Tensor, components: Components, at: Tables, constant: Tensor, projection: Tensor | None, log_prob: Tensor,
-    responsibility: Tensor, denoised: Tensor, coefficient: Tensor | None,
+    x: Tensor, components: Components, at: Tables, constant: Tensor, projection: Tensor | None,
+    whitening: Tensor | None, log_prob: Tensor, responsibility: Tensor, denoised: Tensor, coefficient: Tensor | None,
 ) -> None:  # fmt: skip
     def pointer(tensor: Tensor | None) -> int:
-        return 0 if tensor is None else tensor.data_ptr()
+        return 0 if tensor is None or not tensor.numel() else tensor.data_ptr()
 
     mean, variance, axes, _ = components
     k, d = mean.shape
@@ -125,18 +147,18 @@ def _launch(
     _core.mixture(
         check.place(x), sizes, check.TYPES[x.dtype], x.data_ptr(), mean.data_ptr(), at.precision.data_ptr(),
         at.keep.data_ptr(), 0 if projection is not None else pointer(axes), pointer(at.drop), pointer(at.gain),
-        constant.data_ptr(), stride, pointer(projection), log_prob.data_ptr(), responsibility.data_ptr(),
-        denoised.data_ptr() if denoised.numel() else 0, pointer(coefficient),
+        constant.data_ptr(), stride, pointer(projection), pointer(whitening), log_prob.data_ptr(),
+        pointer(responsibility), pointer(denoised), pointer(coefficient),
     )  # fmt: skip
 
 
 library.define(
     "mixture_posterior(Tensor x, Tensor mean, Tensor variance, Tensor? axes, Tensor? spread, Tensor log_weight, "
-    "float sigma, bool denoise) -> (Tensor, Tensor, Tensor)",
+    "float sigma, bool denoise, bool respond) -> (Tensor, Tensor, Tensor)",
     _run_posterior,
-    lambda x, mean, variance, axes, spread, log_weight, sigma, denoise: (
+    lambda x, mean, variance, axes, spread, log_weight, sigma, denoise, respond: (
         x.new_empty(x.shape[0]),
-        x.new_empty(x.shape[0], mean.shape[0]),
+        x.new_empty(x.shape[0], mean.shape[0]) if respond or x.is_cuda else x.new_empty(0),
         torch.empty_like(x, memory_format=torch.contiguous_format) if denoise else x.new_empty(0),
     ),
 )
