@@ -42,8 +42,9 @@ class Mixture(Structure):
         *[("rows", c_int64), ("components", c_int64), ("columns", c_int64), ("rank", c_int64), ("type", c_int)],
         *[("x", c_void_p), ("mean", c_void_p), ("precision", c_void_p), ("keep", c_void_p)],
         *[("variance_columns", c_int64), ("axes", c_void_p), ("drop", c_void_p), ("gain", c_void_p)],
-        *[("log_constant", c_void_p), ("log_constant_stride", c_int64), ("projection", c_void_p), ("whitening", c_void_p)],
-        *[("log_prob", c_void_p), ("responsibility", c_void_p), ("denoised", c_void_p), ("coefficient", c_void_p)],
+        *[("log_constant", c_void_p), ("log_constant_stride", c_int64), ("projection", c_void_p)],
+        *[("whitening", c_void_p), ("log_prob", c_void_p), ("responsibility", c_void_p)],
+        *[("denoised", c_void_p), ("coefficient", c_void_p)],
     ]
 
 

@@ -46,6 +46,7 @@ def expect(data: Tensor, rows: Tensor, state: Mixture, candidates: Tensor | None
     for some in torch.arange(len(rows), device=data.device).split(batch_rows(data, components)):
         posterior = ops.mixture_posterior(data[rows[some]].to(dtype), components, log_weight, 0.0, denoise=False)
         total += posterior.log_prob.sum(dtype=torch.float64)
+        assert posterior.responsibility is not None
         responsibility[some] = posterior.responsibility.to(data.dtype)
     return float(total) / len(rows), responsibility
 

@@ -180,7 +180,7 @@ class GaussianMixture:
     def posterior(
         self, name: str, x: Tensor, sigma: float, labels: int | Tensor | None, denoise: bool
     ) -> ops.Posterior:
-        """The op's posterior of `x` without responsibilities, in the dtype of `x` (of the components for 16-bit `x`)."""
+        """The op's posterior of `x`, no responsibilities, in the dtype of `x` (of the components for 16-bit `x`)."""
         flat = check_points(name, x, self.shape)
         dtype = flat.dtype if flat.dtype in (torch.float32, torch.float64) else self.components.mean.dtype
         held, inner = (self.widened, torch.float64) if wide(self.extremes, sigma) else (self.components, dtype)
