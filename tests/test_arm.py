@@ -1,4 +1,4 @@
-"""The same bits on another processor: the CPU loops built for 64-bit ARM, where NEON is the vector unit, and emulated."""
+"""The same bits on another processor: the CPU loops built for 64-bit ARM, whose vector unit is NEON, and emulated."""
 
 from __future__ import annotations
 
