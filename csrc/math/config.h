@@ -12,6 +12,12 @@
 #define HS_INLINE inline __attribute__((always_inline))
 #endif
 
+#if defined(__CUDACC__)
+#define HS_UNROLL _Pragma("unroll")
+#else
+#define HS_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace headstart {
 
 HS_INLINE float fma_rn(float a, float b, float c) {

@@ -26,7 +26,7 @@ using Words = Counter<std::uint32_t>;
 // `Word` is one 32-bit word, or that of many counters (cpu/lanes.h).
 template <class Word>
 HS_INLINE Counter<Word> philox4x32(Counter<Word> counter, std::uint32_t key0, std::uint32_t key1) {
-#pragma GCC unroll 10
+  HS_UNROLL
   for (int round = 0; round < 10; ++round) {
     const Product<Word> p0 = multiply(counter.w0, 0xD2511F53u), p1 = multiply(counter.w2, 0xCD9E8D57u);
     counter = {p1.high ^ counter.w1 ^ key0, p1.low, p0.high ^ counter.w3 ^ key1, p0.low};
