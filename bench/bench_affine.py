@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.bench_noise import EAGER, EAGER_OUT, FRESH, calls_for, named, shape_of, words
+from bench.bench_noise import EAGER, EAGER_OUT, FRESH, NORMAL, calls_for, named, shape_of, words
 from bench.measure import COMPILED, OURS, Case, compiled
 from headstart import ops
 
@@ -87,7 +87,8 @@ def affine_case(
     size = n * (2 * x.element_size() + 2 * y0.element_size() + 2 * scaled)
     extras = " + noise" * noise + " + scaled bfloat16 output" * scaled
     name = f"affine {named(n)} {words(state)} x, 2 {words(y_type)} inputs{extras} {device}"
-    return Case(name, size, contenders, None if noise else 1e-5, calls_for(n))
+    arithmetic = n * (5 + scaled + noise * (2 + NORMAL))
+    return Case(name, size, contenders, None if noise else 1e-5, calls_for(n), arithmetic=arithmetic)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -137,7 +137,16 @@ def posterior_case(
     what, kind = "denoiser" if denoise else "log-density", f"rank {rank}" if rank else "full"
     name = f"mixture {what} K={k} {kind} d={d} n={n:,} {words(dtype)} {device}"
     sample = partial(posterior_case, 1000, d, k, rank, dtype, device, denoise=denoise) if n > 1000 else None
-    return Case(name, size, contenders, 1e-3, settle=0.03 if SKLEARN in contenders else 0.0, sample=sample)
+    settle = 0.03 if SKLEARN in contenders else 0.0
+    return Case(
+        name, size, contenders, 1e-3, settle=settle, sample=sample, arithmetic=n * row_arithmetic(d, k, rank, denoise)
+    )
+
+
+def row_arithmetic(d: int, k: int, rank: int | None, denoise: bool) -> float:
+    """Operations of one row: the products onto the axes, their squares, distances beside them, the products back."""
+    products = 2 * d * k * (rank or d)
+    return products * (1 + denoise) + 3 * k * (rank or d) + (3 * d * k if rank else 0)
 
 
 def products(x: Tensor, components: ops.Components, denoise: bool) -> Callable[[], None]:

@@ -12,6 +12,7 @@ from bench.measure import COMPILED, OURS, Case, compiled
 from headstart import ops
 
 SCALE = 0.7
+NORMAL = 45.0  # operations of one normal, as counted in csrc/math: 20 for Philox's words, 25 for Box-Muller
 EAGER, EAGER_OUT, FRESH = "eager", "eager, out=", "headstart, new output"
 
 
@@ -61,7 +62,13 @@ def noise_case(n: int, dtype: torch.dtype = torch.float32, device: str = "cpu", 
         contenders[FRESH] = lambda: ops.noise(x, SCALE, seed=1, step=0)
     arrow = f" to {words(to)}" if to != dtype else ""
     size = n * (x.element_size() + out.element_size())
-    return Case(f"noise {named(n)} {words(dtype)}{arrow} {device}", size, contenders, calls=calls_for(n))
+    return Case(
+        f"noise {named(n)} {words(dtype)}{arrow} {device}",
+        size,
+        contenders,
+        calls=calls_for(n),
+        arithmetic=n * (2 + NORMAL),
+    )
 
 
 def normal_case(n: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Case:
@@ -76,7 +83,8 @@ def normal_case(n: int, dtype: torch.dtype = torch.float32, device: str = "cpu")
         EAGER: eager,
         COMPILED: compiled(eager),
     }
-    return Case(f"normal {named(n)} {words(dtype)} {device}", n * dtype.itemsize, contenders, calls=calls_for(n))
+    name = f"normal {named(n)} {words(dtype)} {device}"
+    return Case(name, n * dtype.itemsize, contenders, calls=calls_for(n), arithmetic=n * NORMAL)
 
 
 def uniform_case(n: int, device: str = "cpu") -> Case:

@@ -1,8 +1,9 @@
 """Paired timing: contenders take turns in one process, beside a copy of the same bytes.
 
 No absolute time is a claim: machines drift, so what is reported are ratios of times taken milliseconds apart.
-`of_copy` is the copy's time over a contender's (1: as fast as moving the bytes); `ratio` is a contender's time over
-headstart's (above 1: headstart is faster). Figures are medians over repetitions, spreads interquartile ranges.
+`of_copy` is the copy's time over a contender's (1: as fast as moving the bytes), `copies` its inverse; `ratio` is a
+contender's time over headstart's (above 1: headstart is faster). Figures are medians over repetitions, spreads
+interquartile ranges.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ class Case:
 
     Fields:
         name: what is computed, with its sizes.
-        size: bytes one call must move: every input read once, every output written once.
+        size: bytes one unit of work must move: every input read once, every output written once.
         contenders: what is timed, by name; `headstart` among them.
         tolerance: largest difference between two results, relative to the largest entry; None: random, not compared.
             A contender that returns None (a bare part of the work) is not compared either.
         calls: calls a repetition, more than one where a call is too short to time.
         settle: seconds of rest before a repetition, for peers whose own threads spin for a while after their work.
         sample: makes a smaller case of the same kind, to be compared in place of one that is slow.
+        units: pieces of work in one call, such as the network calls of a sampler; times are given for one.
+        arithmetic: operations one unit must do, multiplications and additions counted apart; 0: not counted.
     """
 
     name: str
@@ -42,10 +45,14 @@ class Case:
     calls: int = 1
     settle: float = 0.0
     sample: Callable[[], Case] | None = None
+    units: int = 1
+    arithmetic: float = 0.0
 
     def only(self, names: Iterable[str]) -> Case:
-        """The case with these contenders alone."""
-        return replace(self, contenders={name: self.contenders[name] for name in names})
+        """The case, and its sample, with these contenders alone."""
+        names, sample = list(names), self.sample
+        chosen = {name: self.contenders[name] for name in names}
+        return replace(self, contenders=chosen, sample=sample and (lambda: sample().only(names)))
 
 
 def compiled(run: Run) -> Run:
@@ -104,7 +111,7 @@ def paired(case: Case, device: str = "cpu", seconds: float = 1.5, least: int = 3
     """Times all contenders and the copy in turn, a different one first each time, for about `seconds`.
 
     Returns:
-        the case as JSON: its fields, and for each contender the raw seconds a call and the figures of the table.
+        the case as JSON: its fields, and for each contender the raw seconds a unit and the figures of the table.
     """
     verify(case)
     runs = {**case.contenders, COPY: copy_of(case.size, device)}
@@ -114,14 +121,18 @@ def paired(case: Case, device: str = "cpu", seconds: float = 1.5, least: int = 3
     while len(times[COPY]) < least or (len(times[COPY]) < most and time.perf_counter() - began < seconds):
         for name in order:
             time.sleep(case.settle)
-            times[name].append(repetition(runs[name], case.calls, device))
+            calls = case.calls * case.units if name == COPY else case.calls
+            times[name].append(repetition(runs[name], calls, device) * calls / (case.calls * case.units))
         order.append(order.pop(0))
     ours = next(iter(times)) if OURS not in times else OURS
     results = [
         {"contender": name, "seconds": taken, **figures(taken, times[COPY], times[ours])}
         for name, taken in times.items()
     ]
-    return {"name": case.name, "bytes": case.size, "calls": case.calls, "device": device, "results": results}
+    return {
+        "name": case.name, "bytes": case.size, "arithmetic": case.arithmetic, "calls": case.calls,
+        "units": case.units, "device": device, "results": results,
+    }  # fmt: skip
 
 
 def figures(seconds: Sequence[float], copy: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
@@ -129,6 +140,7 @@ def figures(seconds: Sequence[float], copy: Sequence[float], ours: Sequence[floa
     columns = {
         "time": list(seconds),
         "of_copy": [b / a for a, b in zip(seconds, copy, strict=True)],
+        "copies": [a / b for a, b in zip(seconds, copy, strict=True)],
         "ratio": [a / b for a, b in zip(seconds, ours, strict=True)],
     }
     summary: dict[str, float] = {}

@@ -7,30 +7,17 @@ two idle cores; `--quick`: smaller sizes, well under a minute. Results: a table,
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 
-import headstart as hs
 from bench.bench_affine import affine_case
 from bench.bench_mixture import posterior_case
 from bench.bench_noise import EAGER, noise_case, normal_case
-from bench.measure import COMPILED, OURS, Case, paired, threads
-from headstart import _core
-from headstart.cli.common import find_chip
-from headstart.output import write
+from bench.measure import OURS, Case
+from bench.runner import arguments, run
 
-SCHEMA = 1
 TINY = 4
 
 
@@ -72,71 +59,13 @@ def all_cases(quick: bool) -> Iterator[Callable[[], Case]]:
     yield from overhead_cases()
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were taken on; `commit` is None outside a clone, and ends in `+` where files differ from it."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
-    return {
-        "name": find_chip(torch.device("cpu")), "processors": os.cpu_count(), "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0], "isa": _core.isa(), "build": _core.build_info(),
-        "python": platform.python_version(), "torch": str(torch.__version__), "headstart": hs.__version__,
-        "commit": commit,
-    }  # fmt: skip
-
-
-def table(case: Mapping[str, Any]) -> str:
-    """The case as lines of text, one a contender."""
-    threads = f", {case['threads']} thread{'s' * (case['threads'] > 1)}" if "threads" in case else ""
-    turns = len(case["results"][0]["seconds"])
-    lines = [f"{case['name']}{threads}  ({case['bytes'] / 1e6:,.1f} MB, {turns} repetitions)"]
-    for row in case["results"]:
-        speed = case["bytes"] / row["time_median"] / 1e9
-        lines.append(
-            f"  {row['contender']:<26} {1e6 * row['time_median']:>12,.1f} us +- {1e6 * row['time_spread']:<10,.1f}"
-            f"{speed:>8.2f} GB/s   of copy {row['of_copy_median']:>7.3g} +- {row['of_copy_spread']:<8.2g}"
-            f"ratio {row['ratio_median']:>7.3g} +- {row['ratio_spread']:.2g}"
-        )
-    return "\n".join(lines)
-
-
-def measure(quick: bool, compile: bool, seconds: float) -> list[dict[str, Any]]:
-    """Every case at one thread and at all, printed as it is done."""
-    rows = []
-    for count in sorted({1, torch.get_num_threads()}):
-        with threads(count):
-            for build in all_cases(quick):
-                case = build()
-                case = case.only(name for name in case.contenders if compile or name != COMPILED)
-                rows.append({"threads": count, **paired(case, seconds=seconds)})
-                print(table(rows[-1]), flush=True)
-    return rows
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for ops.json")
-    parser.add_argument("--quick", action="store_true", help="smaller sizes and fewer repetitions")
+    parser = arguments(__doc__, "ops")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile (compiles for minutes)")
-    parser.add_argument("--seconds", type=float, help="time for each case beyond three repetitions")
-    arguments = parser.parse_args()
-    began = time.perf_counter()
-    seconds = arguments.seconds or (0.3 if arguments.quick else 1.5)
-    about = machine()
-    if about["load"] > 0.5:
-        print(
-            f"the machine is busy (load {about['load']:.1f}): what follows shows that this runs, no more",
-            file=sys.stderr,
-        )
-    rows = measure(arguments.quick, arguments.compile, seconds)
-    settings = {"quick": arguments.quick, "compile": arguments.compile, "seconds_a_case": seconds}
-    report = {
-        "schema": SCHEMA, "machine": about, "settings": settings, "seconds": time.perf_counter() - began, "cases": rows,
-    }  # fmt: skip
-    write(arguments.out / "ops.json", lambda path: path.write_text(json.dumps(report, indent=1) + "\n"))
-    print(f"{len(rows)} cases in {report['seconds']:.0f} s: {arguments.out / 'ops.json'}")
+    chosen = parser.parse_args()
+    seconds = chosen.seconds or (0.3 if chosen.quick else 1.5)
+    settings = {"quick": chosen.quick, "compile": chosen.compile, "seconds_a_case": seconds}
+    run("ops", chosen.out, settings, all_cases(chosen.quick))
 
 
 if __name__ == "__main__":

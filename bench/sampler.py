@@ -1,0 +1,48 @@
+"""A sampler's own time beside its peers': `python -m bench.sampler --out DIR`.
+
+Whole runs with a network that costs nothing (see `bench/bench_sampler.py`), single-threaded and on all threads of
+torch; times are given per network call, `copies` in copies of the state. The copy repeats on one pair of tensors, so it
+runs from the cache where the state fits there. Peers that are not installed are listed with the reason:
+`bench/peers.py` says how to get them. Takes about two minutes on two idle cores; `--quick`: small states, a few
+seconds, figures of the host's time rather than of memory. Results: a table, and `sampler.json` with every repetition.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from bench.bench_sampler import SHAPE, STEPS, all_cases
+from bench.peers import absent
+from bench.runner import arguments, run
+
+QUICK = (8, 3, 32, 32)
+
+
+def versions() -> dict[str, str]:
+    """Of the peers that are installed."""
+    found = {}
+    for name in ("k-diffusion", "diffusers", "azula"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def main() -> None:
+    parser = arguments(__doc__, "sampler")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    chosen = parser.parse_args()
+    shape, missing = QUICK if chosen.quick else SHAPE, absent()
+    for name, reason in missing.items():
+        print(f"absent: {name} ({reason})")
+    settings = {
+        "quick": chosen.quick, "steps": STEPS, "shape": shape,
+        "seconds_a_case": chosen.seconds or (0.5 if chosen.quick else 5.0),
+    }  # fmt: skip
+    cases = all_cases(shape, chosen.device)
+    run("sampler", chosen.out, settings, cases, chosen.device, peers=versions(), absent=missing)
+
+
+if __name__ == "__main__":
+    main()
