@@ -1,8 +1,11 @@
 """A sampler's own time: whole runs with a network that costs nothing, per network call, in copies of the state.
 
 The network returns one of two tensors made before the clock starts, in turn, so that a multistep solver reads two
-different predictions as it would of a real one. Every sampler carries the same states down the same grid; before any is
-timed, all are run on a Gaussian with its exact denoiser and compared.
+different predictions as it would of a real one. The copy that is the unit repeats on one pair of tensors, which a cache
+may hold; a contender that copies on through eight states shows what a copy costs where none does.
+
+Every sampler carries the same states down the same grid; before any is timed, all are run on a Gaussian with its exact
+denoiser and compared.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from bench.peers import PEERS, SIGMA_DATA, Network, absent, preconditioned
 from headstart.solver import calls
 
 SHAPE, STEPS, SIGMA_MAX, SIGMA_MIN = (64, 3, 64, 64), 18, 80.0, 0.002
-SAMPLE = "headstart.sample, start drawn"
+SAMPLE, RING = "headstart.sample, start drawn", "copy, 8 states in turn"
 MEAN, VARIANCE = 0.3, 0.16
 SOLVERS: dict[str, Any] = {"Heun": hs.Heun, "DPMpp2M": hs.DPMpp2M, "Euler": hs.Euler}
 
@@ -46,6 +49,17 @@ def gaussian_raw(scaled: Tensor, c_noise: Tensor) -> Tensor:
     x = scaled.double() * total.sqrt()
     output = (gaussian(x, sigma) - SIGMA_DATA**2 / total * x) / (sigma * SIGMA_DATA / total.sqrt())
     return output.to(scaled.dtype)
+
+
+def copy_on(x: Tensor, times: int) -> Callable[[], None]:
+    """Copies `x` to the next of eight states, from there to the next, and so on."""
+    ring = [x.clone() for _ in range(8)]
+
+    def run() -> None:
+        for i in range(times):
+            ring[(i + 1) % 8].copy_(ring[i % 8])
+
+    return run
 
 
 def states(shape: tuple[int, ...] = SHAPE, steps: int = STEPS, device: str = "cpu") -> tuple[Tensor, Tensor]:
@@ -76,7 +90,12 @@ def sampler_case(
     def drawn() -> None:
         hs.sample(ours, start, shape[0], grid=grid, solver=method)
 
-    contenders: dict[str, Callable[[], Any]] = {OURS: lambda: hs.integrate(ours, x, grid, method), SAMPLE: drawn}
+    units = calls(method.rows(grid.tolist()))
+    contenders: dict[str, Callable[[], Any]] = {
+        OURS: lambda: hs.integrate(ours, x, grid, method),
+        SAMPLE: drawn,
+        RING: copy_on(x, units),
+    }
     missing = absent()
     for name, peer in PEERS.items():
         if peer.solver == solver and name not in missing and (raw or not peer.raw):
@@ -87,7 +106,7 @@ def sampler_case(
     name = f"sampler {solver} {what} {' x '.join(map(str, shape))} float32 {device}"
     small = partial(sampler_case, solver, raw, (4, 3, 8, 8), steps, device, exact=True)
     size, sample = 2 * x.numel() * x.element_size(), None if exact else small
-    return Case(name, size, contenders, 2e-5, sample=sample, units=calls(method.rows(grid.tolist())))
+    return Case(name, size, contenders, 2e-5, sample=sample, units=units)
 
 
 def ignored(run: Callable[[], Any]) -> None:
@@ -100,12 +119,12 @@ def all_cases(shape: tuple[int, ...] = SHAPE, device: str = "cpu") -> list[Calla
     return [partial(sampler_case, solver, raw, shape, device=device) for solver in SOLVERS for raw in (False, True)]
 
 
-@pytest.mark.parametrize("contender", [OURS, SAMPLE, *PEERS])
-@pytest.mark.parametrize("raw", [False, True], ids=["opaque", "preconditioned"])
-@pytest.mark.parametrize("solver", SOLVERS)
+BESIDE = [(peer.solver, raw, name) for name, peer in PEERS.items() for raw in (False, True) if raw or not peer.raw]
+ROWS = [(solver, raw, name) for solver in SOLVERS for raw in (False, True) for name in (OURS, SAMPLE, RING)] + BESIDE
+
+
+@pytest.mark.parametrize(("solver", "raw", "contender"), ROWS)
 def bench_sampler(measured: Any, device: str, solver: str, raw: bool, contender: str) -> None:
-    if contender in PEERS and PEERS[contender].solver != solver:
-        pytest.skip(f"{contender} is set beside {PEERS[contender].solver}")
     if contender in (missing := absent()):
         pytest.skip(missing[contender])
     measured(lambda: sampler_case(solver, raw, device=device), contender)

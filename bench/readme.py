@@ -1,20 +1,20 @@
 """Writes the measured tables of README from the JSON files of their runs: `python -m bench.readme`.
 
-`headstart demo --out bench/results/demo --json bench/results/demo/demo.json` and `python -m bench.zoo` make the files.
+`headstart demo --out bench/results/demo --json bench/results/demo/demo.json`, `python -m bench.zoo`, `bench.ops` and
+`bench.sampler` make the files.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
+from bench.performance import RESULTS, ROOT, performance_section
 from headstart.output import write
 
-ROOT = Path(__file__).parent.parent
-DEMO = ROOT / "bench/results/demo/demo.json"
-ZOO = ROOT / "bench/results/zoo/zoo.json"
+DEMO = RESULTS / "demo/demo.json"
+ZOO = RESULTS / "zoo/zoo.json"
 
 
 def demo_section() -> str:
@@ -52,7 +52,7 @@ def zoo_section() -> str:
     return "\n".join(lines)
 
 
-SECTIONS: dict[str, Any] = {"demo": demo_section, "zoo": zoo_section}
+SECTIONS: dict[str, Any] = {"demo": demo_section, "zoo": zoo_section, "performance": performance_section}
 
 
 def render(text: str) -> str:

@@ -1,10 +1,10 @@
 """A sampler's own time beside its peers': `python -m bench.sampler --out DIR`.
 
 Whole runs with a network that costs nothing (see `bench/bench_sampler.py`), single-threaded and on all threads of
-torch; times are given per network call, `copies` in copies of the state. The copy repeats on one pair of tensors, so it
-runs from the cache where the state fits there. Peers that are not installed are listed with the reason:
-`bench/peers.py` says how to get them. Takes about two minutes on two idle cores; `--quick`: small states, a few
-seconds, figures of the host's time rather than of memory. Results: a table, and `sampler.json` with every repetition.
+torch; times are given per network call, `copies` in copies of the state. Peers that are not installed are listed with
+the reason: `bench/peers.py` says how to get them. Takes about two minutes on two idle cores; `--quick`: small states, a
+few seconds, figures of the host's time rather than of memory. Results: a table, and `sampler.json` with every
+repetition.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
         print(f"absent: {name} ({reason})")
     settings = {
         "quick": chosen.quick, "steps": STEPS, "shape": shape,
-        "seconds_a_case": chosen.seconds or (0.5 if chosen.quick else 5.0),
+        "seconds_a_case": chosen.seconds or (0.5 if chosen.quick else 10.0),
     }  # fmt: skip
     cases = all_cases(shape, chosen.device)
     run("sampler", chosen.out, settings, cases, chosen.device, peers=versions(), absent=missing)
