@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -29,3 +30,24 @@ def test_tables_come_from_the_results() -> None:
     readme = pytest.importorskip("bench.readme", reason="the benchmarks are not beside the tests")
     assert readme.render(README) == README
     assert json.loads(readme.DEMO.read_text())["rows"]
+    assert [README.count(f"<!-- {name} -->") for name in readme.SECTIONS] == [1] * len(readme.SECTIONS)
+
+
+@pytest.mark.parametrize(("source", "figure"), [("ops", "of_copy"), ("sampler", "copies")])
+def test_speeds_are_medians_of_the_repetitions(source: str, figure: str) -> None:
+    """Every headstart figure in README, computed anew from the raw seconds."""
+    tables = pytest.importorskip("bench.performance", reason="the benchmarks are not beside the tests")
+    path = tables.RESULTS / source / f"{source}.json"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: python -m bench.{source} makes it")
+    for case in tables.every_thread(json.loads(path.read_text())):
+        seconds = {row["contender"]: row["seconds"] for row in case["results"]}
+        pairs = zip(seconds["copy"], seconds["headstart"], strict=True)
+        if case["name"].startswith("overhead"):
+            continue
+        if figure == "of_copy":
+            expected = f"| {case['name']} | {case['bytes'] / 1e6:,.1f} | {median(b / a for b, a in pairs):.3f} |"
+            assert expected in README
+        else:
+            line = next(x for x in README.splitlines() if x.startswith(f"| headstart | {case['name'].split()[1]} |"))
+            assert f"| {median(a / b for b, a in pairs):.1f} +- " in line
