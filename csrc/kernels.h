@@ -74,13 +74,22 @@ struct UniformParams {
   double* out;  // [B]
 };
 
+// The raw words behind every draw, for tests of the generator: seeds `address.seed + i`, each of `rows` samples of
+// `groups` groups of four words.
+struct WordsParams {
+  std::int64_t seeds, rows, groups;
+  Address address;
+  std::uint32_t* out;  // [seeds, B, groups, 4]
+};
+
 namespace cpu {
 void affine(const AffineParams& params, int threads);
 void mixture(const MixtureParams& params, int threads);
 void mixture_sample(const MixtureSampleParams& params, int threads);
 void uniform(const UniformParams& params, int threads);
-const char* isa();               // vector width in use: "baseline", "avx2", "avx512"
-bool set_isa(const char* name);  // false: unknown here
+void words(const WordsParams& params, int threads);  // here only: a device calls the same function of math/philox.h
+const char* isa();                                   // vector width in use: "baseline", "avx2", "avx512"
+bool set_isa(const char* name);                      // false: unknown here
 }  // namespace cpu
 
 namespace cuda {

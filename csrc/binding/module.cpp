@@ -110,6 +110,13 @@ void uniform(const Place& place, std::int64_t rows, const AddressArgument& where
   run(params, place, cpu::uniform, cuda::uniform);
 }
 
+void words(int threads, std::int64_t seeds, std::int64_t rows, std::int64_t groups, const AddressArgument& where,
+           Pointer result) {
+  const WordsParams params{seeds, rows, groups, address(where), static_cast<std::uint32_t*>(out(result))};
+  const py::gil_scoped_release release;
+  cpu::words(params, threads);
+}
+
 std::vector<std::uint32_t> philox(const std::vector<std::uint32_t>& counter, const std::vector<std::uint32_t>& key) {
   const Words w = philox4x32(Words{counter.at(0), counter.at(1), counter.at(2), counter.at(3)}, key.at(0), key.at(1));
   return {w.w0, w.w1, w.w2, w.w3};
@@ -144,6 +151,7 @@ PYBIND11_MODULE(_core, module) {
   module.def("mixture", mixture);
   module.def("mixture_sample", mixture_sample);
   module.def("uniform", uniform);
+  module.def("words", words, "raw words of consecutive seeds, on the CPU");
   module.def("philox", philox, "Philox4x32-10 words of a counter (4 words) and a key (2 words)");
   module.def("set_openmp", set_openmp);
   module.def("isa", cpu::isa, "vector instruction set in use");

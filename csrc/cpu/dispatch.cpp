@@ -58,4 +58,18 @@ void uniform(const UniformParams& params, int threads) {
   });
 }
 
+void words(const WordsParams& params, int threads) {
+  const std::int64_t lines = params.seeds * params.rows;
+  parallel_for(lines * params.groups, threads, [&params](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t line = i / params.groups;
+      Address address = params.address;
+      address.seed += static_cast<std::uint64_t>(line / params.rows);
+      const Words w = words_at(address, static_cast<std::uint32_t>(line % params.rows),
+                               static_cast<std::uint32_t>(i % params.groups));
+      std::memcpy(params.out + 4 * i, &w, sizeof w);
+    }
+  });
+}
+
 }  // namespace headstart::cpu
