@@ -191,6 +191,14 @@ def test_sample_refuses_in_one_line(place: Path, attribute: str, arguments: list
     assert [name for name in files(place) if "pycache" not in name] == before
 
 
+@pytest.mark.parametrize("seed", ["-1", "1.5", "true"])
+@pytest.mark.parametrize("command", [("fit", "data.npz"), ("demo",)])
+def test_a_seed_is_a_whole_number_from_0(place: Path, command: tuple[str, ...], seed: str) -> None:
+    before = files(place)
+    assert "--seed" in call(*command, "--seed", seed, code=2)
+    assert files(place) == before
+
+
 def test_unknown_denoisers(place: Path) -> None:
     shared = ("sample", "--start", "start.safetensors", "--out", "out")
     assert "no module named" in call(*shared, "--denoiser", "no_such_module:thing", code=1)

@@ -236,9 +236,16 @@ def test_sparse_labels_take_no_table_of_points_by_classes():
 def test_any_seed_of_the_noise_fits():
     data = blobs(50, 3, 2)[0]
     assert GaussianMixture.fit(data, 2, Diagonal(), seed=2**64 - 1).report.seed == 2**64 - 1
-    for seed in (-1, 2**64):
-        with pytest.raises(ValueError, match=r"fit: seed must be in \[0, 2\^64\), got"):
+    for seed in (-1, 2**64, 1.0, True, None):
+        with pytest.raises(ValueError, match=r"fit: seed must be an integer in \[0, 2\^64\), got"):
             GaussianMixture.fit(data, 2, Diagonal(), seed=seed)
+
+
+def test_all_64_bits_of_a_seed_enter_the_fit():
+    data = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    means = [GaussianMixture.fit(data, 5, Diagonal(), seed=seed).components.mean for seed in (7, 7 + 2**32, 7 + 2**63)]
+    for i in range(3):
+        assert not torch.equal(means[i], means[i - 1])
 
 
 def test_defaults_follow_the_size_of_the_data():

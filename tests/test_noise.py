@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +58,14 @@ def test_every_vector_width_gives_the_same_bits(each_isa: str) -> None:
     _core.set_isa("baseline")
     narrow = [ops.normal((37, 1003), 9, 1), ops.normal((999, 5), 9, 1), ops.noise(x, 0.3, 5, 6)]
     assert all(torch.equal(a, b) for a, b in zip(wide, narrow, strict=True))
+
+
+@pytest.mark.parametrize("draw", [lambda seed: ops.normal((3, 5), seed), lambda seed: ops.uniform(3, seed)])
+def test_every_bit_of_a_seed_matters_and_numpy_seeds_are_the_same(draw: Callable[[Any], torch.Tensor]) -> None:
+    seeds = [0, *(2**bit for bit in range(64)), 2**64 - 1]
+    assert len({draw(seed).double().numpy().tobytes() for seed in seeds}) == len(seeds)
+    for seed in (np.int64(7), np.uint64(2**64 - 1), np.int32(7)):
+        assert torch.equal(draw(seed), draw(int(seed)))
 
 
 @pytest.mark.parametrize("columns", [1, 3, 4, 10, 512, 515, 2048, 2049, 5000])
@@ -137,8 +148,12 @@ def test_in_place_and_empty() -> None:
         ({"seed": -1}, r"noise: seed must be an integer in \[0, 2\^64\), got -1"),
         ({"seed": 2**64}, "noise: seed must be"),
         ({"seed": 1.5}, "noise: seed must be"),
+        ({"seed": True}, "noise: seed must be an integer .*, got True"),
+        ({"seed": torch.tensor(1)}, "noise: seed must be an integer"),
+        ({"seed": "1"}, "noise: seed must be an integer"),
         ({"step": 2**32}, "noise: step must be"),
         ({"offset": 2**32 - 1}, r"noise: offset \+ rows"),
+        ({"offset": np.uint32(2**32 - 1)}, r"noise: offset \+ rows"),
         ({"out": torch.empty(3, 2)}, r"noise: out must be .*\[2, 3\] on cpu, got float32 \[3, 2\]"),
         ({"out": torch.empty(2, 6)[:, ::2]}, "noise: out must be contiguous"),
         ({"x": torch.tensor(1.0)}, r"noise: x must be \[B, \*shape\]"),

@@ -180,7 +180,10 @@ def test_no_samples(gaussian: GaussianLaw) -> None:
         ({"dtype": torch.float16}, "sample: the state must be float32 or float64, got torch.float16"),
         ({"grid": torch.tensor([5.0, 2.0, 1.0, 0.5])}, "sample: grid must end in 0, got 0.5"),
         ({"offset": 2**32 - 2}, r"sample: offset \+ rows must be at most 2\^32"),
-        ({"seed": -1}, "seed must be an integer"),
+        ({"seed": -1}, r"sample: seed must be an integer in \[0, 2\^64\), got -1"),
+        ({"seed": 2**64}, "sample: seed must be an integer"),
+        ({"seed": 1.0}, "sample: seed must be an integer"),
+        ({"seed": True}, "sample: seed must be an integer"),
     ],
 )
 def test_bad_input(change: dict, error: str, gaussian: GaussianLaw) -> None:

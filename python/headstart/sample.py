@@ -70,7 +70,7 @@ def sample(
         steps: solver steps: a network call each (two for Heun, one on its last); may be left out when `grid` is given.
         solver: how to step.
         grid: noise levels `[steps + 1]` from `start.sigma` to 0; when None, log-uniform down to 0.02, then 0.
-        seed: in [0, 2^64).
+        seed: integer in [0, 2^64); all 64 bits count.
         offset: index of the first sample.
         latents: unit normals `[n, *shape]` for a start that maps them (`Classic`), instead of its own draw.
         batch: samples carried at a time, all when None.

@@ -69,7 +69,7 @@ def fit_mixture(
     https://doi.org/10.1111/j.2517-6161.1977.tb01600.x).
     """
     began = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(fold(seed))
     order = torch.randperm(len(data), generator=generator).to(data.device)
     held = len(data) // HELDOUT_SHARE if len(data) >= HELDOUT_FROM else 0
     heldout, rows = order[:held], order[held:]
@@ -104,6 +104,14 @@ def fit_mixture(
     if labels is not None:
         class_weight = average_by_class(torch.cat([responsibility_heldout, responsibility]), labels[order])
     return Fit(state.components, state.weight, class_weight, report)
+
+
+def fold(seed: int) -> int:
+    """The low word of a 64-bit seed plus 2^32 / golden ratio times the high one, modulo 2^32.
+
+    torch's generator on the CPU reads only the low word, so that seeds 2^32 apart would give the same fit.
+    """
+    return (seed + 0x9E3779B9 * (seed >> 32)) % 2**32
 
 
 def least_variance(data: Tensor) -> float:

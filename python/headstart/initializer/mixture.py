@@ -71,7 +71,7 @@ class GaussianMixture:
             data: Points `[N, *shape]`, floating.
             components: Number of components K, at most N.
             covariance: `Isotropic()`, `Diagonal()`, `Full()` (small D) or `LowRank(rank)`.
-            seed: Seed of the held-out split and of the first centres.
+            seed: Seed of the held-out split and of the first centres, in [0, 2^64).
             max_iter: Most EM iterations.
             tol: EM stops when the mean log-likelihood of a point rises by less than this, in nats per dimension.
             device: Where to fit; None: where the data is.
@@ -89,8 +89,8 @@ class GaussianMixture:
         if not hasattr(covariance, "estimate") or isinstance(covariance, type):
             families = "Isotropic(), Diagonal(), Full() or LowRank(rank)"
             raise ValueError(f"fit: covariance must be {families}, got {covariance!r}")
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"fit: seed must be in [0, 2^64), got {seed}")
+        if not ops.check.is_integer(seed) or not 0 <= seed < 2**64:
+            raise ValueError(f"fit: seed must be an integer in [0, 2^64), got {seed!r}")
         if max_iter < 1 or not tol >= 0:
             raise ValueError(f"fit: max_iter must be at least 1 and tol at least 0, got {max_iter} and {tol}")
         dim = data[0].numel()
@@ -99,7 +99,7 @@ class GaussianMixture:
             def tick(log_likelihood: float) -> None:
                 advance(f"fit: {log_likelihood / dim:.4f} nats per dimension")
 
-            fit = fit_mixture(data.flatten(1), components, covariance, seed, max_iter, tol, labels, tick)
+            fit = fit_mixture(data.flatten(1), components, covariance, int(seed), max_iter, tol, labels, tick)
         return cls(fit.components, fit.weight, tuple(data.shape[1:]), fit.class_weight, fit.report)
 
     @property

@@ -26,7 +26,7 @@ class Noise(NamedTuple):
 
     Fields:
         scale: standard deviation of the term.
-        seed: key, in [0, 2^64).
+        seed: key, an integer in [0, 2^64): all 64 bits count, nothing is folded; others are refused.
         step: which draw of the seed, in [0, 2^32).
         offset: sample index of row 0, in [0, 2^32).
         stream: which use, see `Stream`.

@@ -93,16 +93,21 @@ def dispatched(tensor: Tensor) -> bool:
     return torch.compiler.is_compiling() or tensor.is_meta
 
 
+def is_integer(value: object) -> bool:
+    """Whether it is an integer of Python or numpy; a truth value is not."""
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
+
+
 def require_address(op: str, seed: int, step: int, offset: int, stream: int, rows: int, columns: int) -> None:
     """Refuses addresses outside the counter: seed in [0, 2^64), step, stream and sample index in [0, 2^32).
 
     Raises:
-        ValueError: out of range.
+        ValueError: out of range, or no integer.
     """
     for name, value, bits in (("seed", seed, 64), ("step", step, 32), ("offset", offset, 32), ("stream", stream, 32)):
-        if not (type(value) is int or isinstance(value, Integral)) or value < 0 or value >> bits:
+        if not is_integer(value) or value < 0 or value >> bits:
             raise ValueError(f"{op}: {name} must be an integer in [0, 2^{bits}), got {value!r}")
-    if offset + rows > 2**32:
+    if int(offset) + rows > 2**32:  # a numpy integer of 32 bits would wrap around
         raise ValueError(f"{op}: offset + rows must be at most 2^32, got {offset} + {rows}")
     if columns > 2**34:
         raise ValueError(f"{op}: a sample must have at most 2^34 elements, got {columns}")
