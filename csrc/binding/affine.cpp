@@ -55,7 +55,7 @@ double real(PyObject* number) {
 
 // An integer in [0, 2^bits); false for all else.
 bool word(PyObject* number, int bits, std::uint64_t* value) {
-  if (!PyLong_Check(number)) return false;  // Stream is an IntEnum
+  if (!PyLong_Check(number) || PyBool_Check(number)) return false;  // Stream is an IntEnum
   *value = PyLong_AsUnsignedLongLong(number);
   if (*value == static_cast<std::uint64_t>(-1) && PyErr_Occurred()) {
     PyErr_Clear();
