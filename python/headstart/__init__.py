@@ -10,15 +10,22 @@ from importlib.metadata import version
 
 from headstart import metrics, ops, zoo
 from headstart.denoiser import EDM, Denoiser, Preconditioned, Preconditioning
+from headstart.fitting import Dynamic, Fixed
 from headstart.grid import karras, log_uniform
 from headstart.initializer import (
     Classic,
+    Coupling,
     Diagonal,
     Empirical,
+    Flow,
     Full,
+    GaussianBase,
     GaussianMixture,
     Isotropic,
     LowRank,
+    Spline,
+    StudentTBase,
+    TarFlow,
     fit,
     load,
 )
@@ -43,15 +50,20 @@ __all__ = [
     "Ancestral",
     "Churn",
     "Classic",
+    "Coupling",
     "DPMpp2M",
     "DPMpp3M",
     "DPMppSDE2M",
     "Denoiser",
     "Diagonal",
+    "Dynamic",
     "Empirical",
     "Euler",
     "EulerMaruyama",
+    "Fixed",
+    "Flow",
     "Full",
+    "GaussianBase",
     "GaussianMixture",
     "Heun",
     "Isotropic",
@@ -59,6 +71,9 @@ __all__ = [
     "Preconditioned",
     "Preconditioning",
     "SampleInfo",
+    "Spline",
+    "StudentTBase",
+    "TarFlow",
     "fit",
     "integrate",
     "karras",

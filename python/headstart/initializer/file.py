@@ -15,7 +15,9 @@ from torch import Tensor
 from headstart import output
 
 if TYPE_CHECKING:
+    from headstart.initializer.flow import Flow
     from headstart.initializer.mixture import GaussianMixture
+    from headstart.initializer.tarflow import TarFlow
 
 FORMAT, VERSION = "headstart", 1
 
@@ -69,17 +71,22 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
-def load(path: str | Path) -> GaussianMixture:
+def load(path: str | Path) -> GaussianMixture | Flow | TarFlow:
     """The initializer saved at `path`, on the CPU.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is truncated, foreign, of a later version, of an unknown family, or its tensors are
             missing or disagree in shape.
+        ImportError: A `Flow`, and zuko is missing.
     """
-    from headstart.initializer.mixture import GaussianMixture  # families import this file
+    from headstart.initializer.flow import Flow  # families import this file
+    from headstart.initializer.mixture import GaussianMixture
+    from headstart.initializer.tarflow import TarFlow
 
-    families = {GaussianMixture.__name__: GaussianMixture}
+    families: dict[Any, type[GaussianMixture | Flow | TarFlow]] = {
+        family.__name__: family for family in (GaussianMixture, Flow, TarFlow)
+    }
     header, tensors = read(path)
     family = header.get("family")
     if family not in families:

@@ -16,6 +16,10 @@ class Stream(enum.IntEnum):
     COMPONENT = 2
     FACTOR = 3
     FLOOR = 4
+    SCALE = 5
+    NOISING = 6
+    ORDER = 7
+    DROP = 8
 
 
 class Noise(NamedTuple):

@@ -1,0 +1,117 @@
+"""The inverse of a `TarFlow`, patch by patch, with keys and values kept: a step is one patch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from headstart.initializer.tarflow_network import Block, TarFlowNetwork
+
+WARM = 3  # steps before a capture, for libraries that set themselves up in their first calls
+
+
+class Decoder:
+    """`x_t = z_t exp(alpha_t) + mu_t` of one block, one patch a step.
+
+    All that a step reads and writes are tensors of fixed size and place (the position too), so that a CUDA graph of one
+    step serves every patch. With guidance `w` a second half of the batch runs with the null label and, as in the
+    paper,
+    `mu = mu_c + w (mu_c - mu_0)` and `alpha = alpha_c + w (alpha_c - alpha_0)`, both halves fed the guided patches.
+
+    Args:
+        block: The block.
+        z: Its latents `[B, T, width]`, in its order.
+        label: Classes `[B]`.
+        guidance: `w`; 0 is none.
+    """
+
+    def __init__(self, block: Block, z: Tensor, label: Tensor, guidance: float) -> None:
+        self.block, self.z, self.guidance = block, z, guidance
+        batch, tokens, _ = z.shape
+        self.label = torch.cat([label, torch.full_like(label, block.classes)]) if guidance else label
+        self.class_embedding = block.label(self.label)
+        self.copies = 2 if guidance else 1
+        heads, channels = block.layers[0].heads, block.position.shape[1]
+        size = (len(block.layers), self.copies * batch, heads, tokens, channels // heads)
+        self.keys, self.values = z.new_zeros(size), z.new_zeros(size)
+        self.places = torch.arange(tokens, device=z.device)
+        self.position = torch.zeros(1, dtype=torch.int64, device=z.device)
+        self.entry = z.new_empty(self.copies * batch, channels)
+        self.x = torch.empty_like(z)
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the first patch."""
+        self.position.zero_()
+        self.entry.copy_(self.block.position[0] + self.class_embedding)
+
+    def step(self) -> None:
+        """Inverts the patch at `position`, and goes on to the next."""
+        seen = (self.places <= self.position)[None, None, None]
+        h = self.entry[:, None]
+        for layer, keys, values in zip(self.block.layers, self.keys, self.values, strict=True):
+            q, k, v = layer.project(h)
+            keys.index_copy_(2, self.position, k)
+            values.index_copy_(2, self.position, v)
+            h = layer.finish(h, functional.scaled_dot_product_attention(q, keys, values, attn_mask=seen))
+        mu, alpha = self.guide(*self.block.affine(h))
+        x = self.z.index_select(1, self.position) * alpha.exp() + mu
+        self.x.index_copy_(1, self.position, x)
+        self.position.add_(1)
+        at = self.block.position.index_select(0, self.position.clamp_max(len(self.places) - 1))
+        self.entry.copy_(self.block.patch(x[:, 0]).repeat(self.copies, 1) + at + self.class_embedding)
+
+    def guide(self, mu: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.guidance:
+            return mu, alpha
+        (mu, mu_null), (alpha, alpha_null) = mu.chunk(2), alpha.chunk(2)
+        return mu + self.guidance * (mu - mu_null), alpha + self.guidance * (alpha - alpha_null)
+
+
+def invert(network: TarFlowNetwork, z: Tensor, label: Tensor | None, guidance: float = 0.0) -> Tensor:
+    """Points `[B, D]` of latents `z` `[B, D]`, without gradients; on a GPU a step is a captured graph.
+
+    The arithmetic is that of `network`, in another order: `x -> z -> x` returns to float32 rounding, which exponents
+    amplify along the sequence.
+    """
+    with torch.no_grad():
+        x, label = network.patches(z), network.known(label, z)
+        for block in reversed(network.blocks):
+            decoder = Decoder(block, block.turn(x).contiguous(), label, guidance)
+            step = decoder.step if eager_reason(z) is not None else capture(decoder)
+            for _ in range(x.shape[1]):
+                step()
+            x = block.turn(decoder.x)
+        return network.points(x)
+
+
+def eager_reason(z: Tensor) -> str | None:
+    """Why steps on `z` are not captured in a CUDA graph, or None where they are."""
+    if not z.is_cuda:
+        return f"graphs are for CUDA, the latents are on {z.device.type}"
+    if len(z) == 0:
+        return "there is nothing to do"
+    if torch.cuda.is_current_stream_capturing():
+        return "a graph is being captured already: the steps become part of it"
+    return None
+
+
+def capture(decoder: Decoder) -> Callable[[], None]:
+    """A replayable CUDA graph of the decoder's step, the decoder at its first patch."""
+    stream = torch.cuda.Stream(decoder.z.device)
+    stream.wait_stream(torch.cuda.current_stream(decoder.z.device))
+    with torch.cuda.stream(stream):
+        for _ in range(min(WARM, decoder.z.shape[1])):
+            decoder.step()
+        decoder.reset()
+    torch.cuda.current_stream(decoder.z.device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        decoder.step()
+    decoder.reset()
+    return graph.replay

@@ -1,0 +1,120 @@
+"""Transforms of a flow: coupling layers, affine or splines, built by zuko."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+MOST_LAYERS, MOST_WIDTH = 1000, 2**20
+
+
+class Transform(Protocol):
+    """A family of transforms, as given to `Flow.fit`."""
+
+    def build(self, dim: int, context: int) -> nn.Module:
+        """The lazy zuko transform of `dim` coordinates given `context` numbers: the identity to begin with."""
+        ...
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Affine coupling layers, `y_b = x_b exp(s(x_a)) + t(x_a)`, `y_a = x_a`.
+
+    Args:
+        layers: Number of layers, each with the halves of the one before exchanged.
+        hidden: Widths of the conditioner's hidden layers (ReLU).
+
+    Raises:
+        ValueError: A number below 1.
+
+    Reference: "Density estimation using Real NVP" (Dinh, Sohl-Dickstein, Bengio, 2017,
+    https://arxiv.org/abs/1605.08803).
+    """
+
+    layers: int = 5
+    hidden: tuple[int, ...] = (50, 50, 50)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        check_sizes("Coupling", self.layers, self.hidden)
+
+    def build(self, dim: int, context: int) -> nn.Module:
+        univariate = import_zuko().transforms.MonotonicAffineTransform
+        return stack(self.layers, self.hidden, dim, context, univariate, [(), ()])
+
+
+@dataclass(frozen=True)
+class Spline:
+    """Coupling layers whose maps are monotonic rational-quadratic splines on [-5, 5], the identity outside.
+
+    Args:
+        layers, hidden: As in `Coupling`.
+        bins: Pieces of a spline.
+
+    Raises:
+        ValueError: A number below 1, or fewer than 2 bins.
+
+    Reference: "Neural Spline Flows" (Durkan, Bekasov, Murray, Papamakarios, 2019, https://arxiv.org/abs/1906.04032).
+    """
+
+    layers: int = 5
+    hidden: tuple[int, ...] = (50, 50, 50)
+    bins: int = 8
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        check_sizes("Spline", self.layers, self.hidden)
+        if not isinstance(self.bins, int) or not 2 <= self.bins <= MOST_WIDTH:
+            raise ValueError(f"Spline: bins must be an integer of at least 2, got {self.bins!r}")
+
+    def build(self, dim: int, context: int) -> nn.Module:
+        univariate = import_zuko().transforms.MonotonicRQSTransform
+        return stack(self.layers, self.hidden, dim, context, univariate, [(self.bins,), (self.bins,), (self.bins - 1,)])
+
+
+def check_sizes(name: str, layers: object, hidden: tuple[object, ...]) -> None:
+    """Sizes of a network that could be built."""
+    if not isinstance(layers, int) or not 1 <= layers <= MOST_LAYERS:
+        raise ValueError(f"{name}: layers must be an integer from 1 to {MOST_LAYERS}, got {layers!r}")
+    if not all(isinstance(width, int) and 1 <= width <= MOST_WIDTH for width in hidden):
+        raise ValueError(f"{name}: hidden must be integers of at least 1, got {hidden!r}")
+
+
+def import_zuko() -> Any:
+    """The zuko package.
+
+    Raises:
+        ImportError: It is not installed; the message names the extra.
+    """
+    try:
+        import zuko
+    except ImportError as error:
+        raise ImportError('Flow: zuko is needed; pip install "headstart[flows]"') from error
+    return zuko
+
+
+def stack(
+    layers: int, hidden: tuple[int, ...], dim: int, context: int, univariate: Any, shapes: list[tuple[int, ...]]
+) -> nn.Module:
+    """Coupling layers whose conditioners begin at zero."""
+    zuko = import_zuko()
+    made = []
+    for layer in range(layers):
+        mask = halves(dim, layer)
+        one = zuko.flows.GeneralCouplingTransform(dim, context, mask, univariate, shapes, hidden_features=hidden)
+        nn.init.zeros_(one.hyper[-1].weight)
+        nn.init.zeros_(one.hyper[-1].bias)
+        made.append(one)
+    return zuko.lazy.LazyComposedTransform(*made)
+
+
+def halves(dim: int, layer: int) -> Tensor:
+    """Which coordinates `[dim]` a layer leaves alone: those with one value of a bit of their index.
+
+    Two layers go by each bit, one for each half, before the next: any two coordinates are soon told apart.
+    """
+    bits = max(1, (dim - 1).bit_length())
+    return (torch.arange(dim) >> (layer // 2 % bits)) % 2 == layer % 2
