@@ -3,31 +3,119 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from headstart.cli.common import console, find_device, guarded, require_file, require_seed, say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Options(NamedTuple):
+    """What the command line says beyond the data; None: not given."""
+
+    components: int | None
+    rank: int | None
+    max_iter: int
+    sigma: float | None
+    noise: str | None
+    epochs: int | None
+    checkpoint: Path | None
+    seed: int
+
+
+def fit_gmm(data: Tensor, labels: Tensor | None, options: Options) -> Any:
+    """A low-rank Gaussian mixture of the clean data, for every sigma."""
+    import headstart as hs
+
+    return hs.fit(
+        data,
+        components=options.components,
+        covariance=None if options.rank is None else hs.LowRank(options.rank),
+        seed=options.seed,
+        max_iter=options.max_iter,
+        labels=labels,
+        progress=True,
+    )
+
+
+def fit_flow(data: Tensor, labels: Tensor | None, options: Options) -> Any:
+    """A coupling flow of the data noised at one sigma."""
+    import headstart as hs
+
+    return hs.Flow.fit(data, labels=labels, **flow_options(options))
+
+
+def fit_tarflow(data: Tensor, labels: Tensor | None, options: Options) -> Any:
+    """A TarFlow of the images noised at one sigma."""
+    import headstart as hs
+
+    return hs.TarFlow.fit(data, labels=labels, **flow_options(options))
+
+
+def flow_options(options: Options) -> dict[str, Any]:
+    """Arguments that every flow takes; what was not given is left to its defaults."""
+    import headstart as hs
+
+    if options.sigma is None:
+        raise ValueError("--sigma: a flow is trained at one noise level, and needs it; a mixture (gmm) does not")
+    noises = {"fixed": hs.Fixed, "dynamic": hs.Dynamic}
+    if options.noise is not None and options.noise not in noises:
+        raise ValueError(f"--noise: must be one of {', '.join(noises)}, got {options.noise!r}")
+    given = {"noise": None if options.noise is None else noises[options.noise](), "epochs": options.epochs}
+    held = {name: value for name, value in given.items() if value is not None}
+    shared = {"sigma": options.sigma, "seed": options.seed, "checkpoint": options.checkpoint, "progress": True}
+    return {**shared, **held}
+
+
+FAMILIES: dict[str, Callable[[Any, Any, Options], Any]] = {"gmm": fit_gmm, "flow": fit_flow, "tarflow": fit_tarflow}
+OWN = {"gmm": ("components", "rank"), "flow": ("sigma", "noise", "epochs", "checkpoint")}
+OWN["tarflow"] = OWN["flow"]
+
+
+def require_family(family: str, options: Options) -> None:
+    """Fails before any work on an unknown family, or an option that is another family's.
+
+    Raises:
+        ValueError: as above.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"--family: must be one of {', '.join(FAMILIES)}, got {family!r}")
+    for name in {name for names in OWN.values() for name in names} - set(OWN[family]):
+        if getattr(options, name) is not None:
+            owners = ", ".join(other for other in FAMILIES if name in OWN[other])
+            raise ValueError(f"--{name}: is for {owners}, not for --family {family}")
+    if options.checkpoint is not None:
+        require_file(options.checkpoint, "--checkpoint")
 
 
 @guarded
 def fit(
     data: Annotated[str, typer.Argument(help="Folder of images, .npy, .npz, .pt or idx file, or zoo:fashion.")],
     out: Annotated[Path, typer.Option(help="File to write (safetensors).")] = Path("start.safetensors"),
+    family: Annotated[str, typer.Option(help=f"One of {', '.join(FAMILIES)}.")] = "gmm",
     components: Annotated[int | None, typer.Option(min=1, help="Mixture components; default: from the data.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Rank of a component; default: from the data.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Noise level that a flow is trained at.")] = None,
+    noise: Annotated[str | None, typer.Option(help="Of a flow: fixed or dynamic; default: the family's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of a flow; default: the family's.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="File that a flow's training resumes from.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fit.")] = 0,
     max_iter: Annotated[int, typer.Option(min=1, help="Most passes of EM.")] = 100,
     size: Annotated[int | None, typer.Option(min=1, help="Crop and resize a folder's images to this side.")] = None,
-    labels: Annotated[bool, typer.Option(help="Learn class weights where the data have labels.")] = True,
+    labels: Annotated[bool, typer.Option(help="Learn classes where the data have labels.")] = True,
     label: Annotated[int | None, typer.Option(min=0, help="Fit on this class alone.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Fit a low-rank Gaussian mixture to DATA and write it to one safetensors file."""
+    """Fit a start to DATA (a Gaussian mixture, or a flow at one sigma) and write it to one safetensors file."""
     require_file(out, "--out")
     require_seed(seed)
-    import headstart as hs
+    options = Options(components, rank, max_iter, sigma, noise, epochs, checkpoint, seed)
+    require_family(family, options)
     from headstart.data import read_dataset
 
     where = find_device(device)
@@ -38,17 +126,10 @@ def fit(
     shape, n = tuple(dataset.images.shape[1:]), len(dataset.images)
     classes = "" if known is None else f", {len(known.unique())} classes"
     say(f"{n} samples of shape {'x'.join(map(str, shape))}{classes}")
-    mixture = hs.fit(
-        dataset.images.to(where),
-        components=components,
-        covariance=None if rank is None else hs.LowRank(rank),
-        seed=seed,
-        max_iter=max_iter,
-        labels=None if known is None else known.to(where),
-        progress=True,
-    )
-    mixture.save(out)
-    console.print(f"wrote {out}: {len(mixture.weight)} components", markup=False, highlight=False, soft_wrap=True)
-    if mixture.report is not None and mixture.report.heldout_log_likelihood is not None:
-        likelihood = mixture.report.heldout_log_likelihood / math.prod(shape)
-        console.print(f"held-out log-likelihood {likelihood:.4f} nats per dimension, {mixture.report.seconds:.1f} s")
+    start = FAMILIES[family](dataset.images.to(where), None if known is None else known.to(where), options)
+    start.save(out)
+    kind = f"{len(start.weight)} components" if family == "gmm" else f"{family} at sigma {start.sigma:g}"
+    console.print(f"wrote {out}: {kind}", markup=False, highlight=False, soft_wrap=True)
+    if start.report is not None and start.report.heldout_log_likelihood is not None:
+        likelihood = start.report.heldout_log_likelihood / math.prod(shape)
+        console.print(f"held-out log-likelihood {likelihood:.4f} nats per dimension, {start.report.seconds:.1f} s")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from headstart import ops
 from headstart.initializer.gamma import MOST_DF, check_df, chi_square
 
-LEAST_DF = 0.1
+LEAST_DF = 0.5  # below, draws leave float32
 
 
 class Base(Protocol):
@@ -68,7 +68,7 @@ class StudentTBase:
     """Multivariate Student-t, for heavy tails: a Gaussian base gives every flow of bounded slope light ones.
 
     Args:
-        df: Degrees of freedom, in [0.1, 1000].
+        df: Degrees of freedom, in [0.5, 1000].
         learned: Whether they are learned with the weights, from `df` on.
 
     Raises:

@@ -16,7 +16,8 @@ ROUNDS, CLOSE = 200, 1e-13
 def chi_square(
     n: int, df: float, seed: int, step: int = 0, offset: int = 0, device: torch.device | str | None = None
 ) -> Tensor:
-    """Chi-square draws `[n]` with `df` degrees of freedom, float64, one a sample index, addressed as in `ops.Noise`.
+    """Chi-square draws `[n]` with `df` degrees of freedom, float64, one a sample index, addressed as in `ops.Noise`:
+    the same in any batch, up to the last bits of torch's `exp` and `log`.
 
     Raises:
         ValueError: `df` is not in (0, 1000], or an address is out of range.
@@ -39,8 +40,9 @@ def gamma_quantile(u: Tensor, shape: float) -> Tensor:
         x = y.exp()
         p = torch.special.gammainc(a, x)
         step = (u.log() - p.log()) * p * (x - shape * y + log_gamma).exp()
-        y = y + step
-        if not bool((step.abs() > CLOSE * (1 + y.abs())).any()):
+        far = step.abs() > CLOSE * (1 + y.abs())
+        y = torch.where(far, y + step, y)  # a draw that is done stays, however long its batch goes on
+        if not bool(far.any()):
             break
     return y.exp()
 

@@ -27,7 +27,8 @@ class TarFlow(NoisedFlow):
     """A transformer flow of noised images: blocks `z_t = (x_t - mu(x_<t)) exp(-alpha(x_<t))` over patches.
 
     `log p(x) = log N(z; 0, I) - sum alpha - D log scale`. A density costs one pass of the network; a sample costs a
-    step of one token for each patch and block. Sampling runs in float32 and no guidance enters `log_prob`.
+    step of one token for each patch and block. Given the patches before it, no block mixes the values of one patch:
+    small patches model more, and cost more. Sampling runs in float32 and no guidance enters `log_prob`.
 
     Reference: "Normalizing Flows are Capable Generative Models" (Zhai et al., 2024, https://arxiv.org/abs/2412.06329);
     the code is our own, and differs in that a learned start token conditions the first patch, which the paper leaves
