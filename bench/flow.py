@@ -23,6 +23,7 @@ from torch import Tensor
 import headstart as hs
 from bench import laws
 from headstart import ops
+from headstart.fitting import FlowReport
 from headstart.output import write
 
 TOY_SIGMA, TOY_POINTS, TOY_TEST = 1.055, 10_000, 100_000
@@ -33,7 +34,7 @@ def describe(flow: Any, nll: Tensor, seconds: float) -> dict[str, Any]:
     """A contender's test likelihood with its standard error, its time, and how its training went."""
     row = {"nll": float(nll.mean()), "error": float(nll.std()) / len(nll) ** 0.5, "seconds": round(seconds, 1)}
     report = flow.report
-    if isinstance(report, hs.FlowReport):
+    if isinstance(report, FlowReport):
         row |= {"epochs": report.epochs, "best": report.best, "heldout": -float(report.heldout_log_likelihood or 0)}
     return row
 

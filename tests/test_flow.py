@@ -80,7 +80,7 @@ def test_samples_follow_the_law(fitted: hs.Flow) -> None:
 @pytest.mark.parametrize("transform", [hs.Coupling(3, (8,)), hs.Spline(3, (8,), 4)], ids=["affine", "spline"])
 def test_density_integrates_to_one_and_is_that_of_the_map(transform: Any, base: Any) -> None:
     flow = hs.Flow.fit(bent(300), SIGMA, transform, base, epochs=20, batch=100, learning_rate=1e-2)
-    flow.to(dtype=torch.float64)
+    flow = flow.to(dtype=torch.float64)
     half, steps = 50.0, 501
     line = torch.linspace(-half, half, steps, dtype=torch.float64)
     grid = torch.cartesian_prod(line, line)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from headstart import metrics, ops, zoo
 from headstart.denoiser import EDM, Denoiser, Preconditioned, Preconditioning
-from headstart.fitting import Dynamic, Fixed, FlowReport
+from headstart.fitting import Dynamic, Fixed
 from headstart.grid import karras, log_uniform
 from headstart.initializer import (
     Classic,
@@ -62,7 +62,6 @@ __all__ = [
     "EulerMaruyama",
     "Fixed",
     "Flow",
-    "FlowReport",
     "Full",
     "GaussianBase",
     "GaussianMixture",

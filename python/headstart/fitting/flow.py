@@ -13,6 +13,7 @@ from headstart import ops
 from headstart.fitting.checkpoint import Checkpoint, digest
 from headstart.fitting.flow_report import FlowReport
 from headstart.fitting.network import FlowNetwork
+from headstart.fitting.noise import add_noise
 from headstart.fitting.run import Run
 from headstart.fitting.training import Training
 
@@ -79,8 +80,8 @@ def split(points: Points, sigma: float, training: Training) -> tuple[Points, Poi
     order = shuffle(count, training.seed, 0, points.x.device)
     kept, heldout = points.take(order[held:]), points.take(order[:held])
     once = training.noise.once(kept.x, sigma, training.seed)
-    noise = ops.normal(heldout.x.shape, training.seed, 0, len(kept.x), stream=ops.Stream.NOISING, dtype=points.x.dtype)
-    return kept._replace(x=once), heldout._replace(x=heldout.x + sigma * noise.to(points.x.device))
+    noised = add_noise(heldout.x, sigma, training.seed, 0, len(kept.x))
+    return kept._replace(x=once), heldout._replace(x=noised)
 
 
 def shuffle(count: int, seed: int, epoch: int, device: torch.device) -> Tensor:

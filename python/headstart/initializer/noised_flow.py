@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -74,12 +75,13 @@ class NoisedFlow:
         return self
 
     def to(self: Own, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Own:
-        """This flow on another device or in another dtype; it is moved, not copied."""
-        self.network.to(device=device, dtype=dtype)
+        """A copy of this flow on another device or in another dtype."""
+        moved = copy.copy(self)
+        moved.network = copy.deepcopy(self.network).to(device=device, dtype=dtype)
         weight = self.frame.class_weight
         weight = None if weight is None else weight.to(device)
-        self.frame = self.frame._replace(mean=self.frame.mean.to(device, dtype), class_weight=weight)
-        return self
+        moved.frame = self.frame._replace(mean=self.frame.mean.to(device, dtype), class_weight=weight)
+        return moved
 
     @torch.no_grad()
     def sample(self, n: int, seed: int = 0, offset: int = 0, labels: int | Tensor | None = None) -> Tensor:

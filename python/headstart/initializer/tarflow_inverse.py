@@ -103,15 +103,15 @@ def eager_reason(z: Tensor) -> str | None:
 
 def capture(decoder: Decoder) -> Callable[[], None]:
     """A replayable CUDA graph of the decoder's step, the decoder at its first patch."""
-    stream = torch.cuda.Stream(decoder.z.device)
-    stream.wait_stream(torch.cuda.current_stream(decoder.z.device))
-    with torch.cuda.stream(stream):
-        for _ in range(min(WARM, decoder.z.shape[1])):
+    with torch.cuda.device(decoder.z.device):
+        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            for _ in range(min(WARM, decoder.z.shape[1])):
+                decoder.step()
+        here.wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             decoder.step()
         decoder.reset()
-    torch.cuda.current_stream(decoder.z.device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        decoder.step()
-    decoder.reset()
     return graph.replay
