@@ -5,7 +5,7 @@ normal whose covariance is divided by a gamma variate `w` of mean 1. Noised by s
 
     p_sigma(x) = sum_k w_k int g(w) N(x; mean_k, L_k L_k^T / w + sigma^2 I) dw,
 
-here by the trapezoidal rule in `log w`, on more nodes than needed. Slow, plain float64 torch, and with nothing in common
+here by the trapezoidal rule in `log w`, on more nodes than needed. Slow, plain float64 torch, with nothing in common
 with the package's mixtures, so it can measure them. Protocol: "Initialization-Aware Score-Based Diffusion Sampling"
 (Fassina, Cardoso, Le Corff, Romary, 2026, https://arxiv.org/abs/2603.00772), centred and divided by the scalar std.
 """

@@ -16,7 +16,6 @@ from torch import Tensor
 
 import headstart as hs
 from headstart.fitting import training
-from headstart.initializer.gamma import chi_square, gamma_quantile
 from headstart.initializer.transform import halves
 
 pytest.importorskip("zuko", reason="zuko is not installed: pip install headstart[flows]")
@@ -162,15 +161,15 @@ def test_heavy_tails_need_a_heavy_base() -> None:
     assert abs(math.log(radius[1] / exact)) < abs(math.log(radius[0] / exact))
 
 
-@pytest.mark.parametrize("df", [0.2, 1.0, 3.0, 40.0, 1000.0])
-def test_chi_square_is_the_inverse_distribution_function(df: float) -> None:
-    u = torch.cat([torch.tensor([2.0**-53]).double(), torch.linspace(1e-12, 1 - 1e-6, 201, dtype=torch.float64)])
-    exact = torch.from_numpy(stats.chi2.ppf(u.numpy(), df))
-    assert torch.allclose(2 * gamma_quantile(u, df / 2), exact, rtol=1e-8, atol=0)
-    last = float(2 * gamma_quantile(torch.ones(1), df / 2))  # the largest uniform: 1 - u has one bit left
-    assert last == pytest.approx(float(stats.chi2.isf(2**-53, df)), rel=0.02)
-    whole = chi_square(50, df, seed=3)
-    assert torch.allclose(whole[20:], chi_square(30, df, seed=3, offset=20), rtol=1e-14, atol=0)
+@pytest.mark.parametrize("df", [0.7, 3.0, 40.0])
+def test_the_student_base_draws_its_own_density(df: float) -> None:
+    """`|z|^2 / D` is F-distributed; draws are the same bits in any batch; the density is scipy's."""
+    base, like = hs.StudentTBase(df).build(), torch.empty(0, dtype=torch.float64)
+    z = base.latents(20_000, 3, 5, 0, like)
+    assert stats.kstest((z.square().sum(1) / 3).numpy(), stats.f(3, df).cdf).pvalue > 1e-3
+    assert torch.equal(z[150:170], base.latents(20, 3, 5, 150, like))
+    exact = stats.multivariate_t(shape=torch.eye(3).numpy(), df=float(base.df)).logpdf(z[:100].numpy())
+    assert torch.allclose(base.log_prob(z[:100]), torch.from_numpy(exact), rtol=1e-10)
 
 
 def test_regimes_of_noise() -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from headstart import ops
-from headstart.initializer.gamma import MOST_DF, check_df, chi_square
-
-LEAST_DF = 0.5  # below, draws leave float32
+from headstart.initializer.gamma import LEAST_DF, MOST_DF, radius, radius_table
 
 
 class Base(Protocol):
@@ -50,9 +49,16 @@ class StudentTLaw(BaseLaw):
         return (constant - (half + dim / 2) * torch.log1p(z.double().square().sum(1) / (2 * half))).to(z.dtype)
 
     def latents(self, n: int, dim: int, seed: int, offset: int, like: Tensor) -> Tensor:
-        df = float(self.df)
-        scale = (df / chi_square(n, df, seed, 0, offset, like.device)).sqrt()
+        u = ops.uniform(n, seed, 0, offset, stream=ops.Stream.SCALE, device=like.device)
+        first = torch.zeros(n, dtype=torch.int64, device=like.device)
+        scale = radius(table_of(float(self.df.detach())), first, u)
         return super().latents(n, dim, seed, offset, like) * scale[:, None].to(like.dtype)
+
+
+@lru_cache(maxsize=16)
+def table_of(df: float) -> Tensor:
+    """The table of draws of `sqrt(df / chi_square(df))`."""
+    return radius_table(torch.tensor([df], dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class StudentTBase:
     """Multivariate Student-t, for heavy tails: a Gaussian base gives every flow of bounded slope light ones.
 
     Args:
-        df: Degrees of freedom, in [0.5, 1000].
+        df: Degrees of freedom, in [0.5, 2000].
         learned: Whether they are learned with the weights, from `df` on.
 
     Raises:
@@ -79,9 +85,8 @@ class StudentTBase:
     learned: bool = True
 
     def __post_init__(self) -> None:
-        check_df("StudentTBase", self.df)
-        if self.df < LEAST_DF:
-            raise ValueError(f"StudentTBase: df must be at least {LEAST_DF}, got {self.df}")
+        if not LEAST_DF <= self.df <= MOST_DF:
+            raise ValueError(f"StudentTBase: df must be in [{LEAST_DF:g}, {MOST_DF:g}], got {self.df}")
 
     def build(self) -> BaseLaw:
         return StudentTLaw(self.df, self.learned)

@@ -1,4 +1,11 @@
-"""Chi-square draws with an address: one uniform a sample, through the inverse distribution function."""
+"""The gamma scale of a Student-t variate as a table: addressed draws that are the same bits on every device.
+
+A multivariate t is `x = mu + s e`, `e ~ N(0, S)`, `s = w^(-1/2)`, `w ~ Gamma(df / 2, rate df / 2)`. One uniform u a
+sample gives `s` as the inverse of `P(df / 2, w df / 2) = u`, P the regularized incomplete gamma function. The inverse
+is made once for each df, on the host, as a Chebyshev series in each octave of u (up to 1/2) and of 1 - u; what is left
+for a sample is a sum of products in IEEE float64, whatever the batch or device. `s` is within 1e-13 of the inverse below 40
+degrees of freedom, and within 2e-10 above, the error of the incomplete gamma function itself.
+"""
 
 from __future__ import annotations
 
@@ -7,47 +14,55 @@ import math
 import torch
 from torch import Tensor
 
-from headstart import ops
-
-MOST_DF = 1000.0  # beyond that, where Newton's first point may underflow, a Student-t is a Gaussian to 0.1 %
-ROUNDS, CLOSE = 200, 1e-13
+OCTAVES, TERMS = 53, 20
+LEAST_DF, MOST_DF = 0.5, 2000.0  # where a draw is within 2e-10 of the inverse
 
 
-def chi_square(
-    n: int, df: float, seed: int, step: int = 0, offset: int = 0, device: torch.device | str | None = None
-) -> Tensor:
-    """Chi-square draws `[n]` with `df` degrees of freedom, float64, one a sample index, addressed as in `ops.Noise`:
-    the same in any batch, up to the last bits of torch's `exp` and `log`.
+def radius_table(df: Tensor) -> Tensor:
+    """Chebyshev coefficients `[K, 2, OCTAVES, TERMS]` of `s` for degrees of freedom `[K]`, float64 on the host."""
+    j = torch.arange(TERMS, dtype=torch.float64)
+    middle = j + 0.5
+    node = 0.75 + 0.25 * (math.pi / TERMS * middle).cos()
+    v = 0.5 * node * 2.0 ** -torch.arange(OCTAVES, dtype=torch.float64)[:, None]
+    a = 0.5 * df.double().cpu()[:, None, None]
+    radius = torch.stack([(0.5 * (a.log() - invert(a, v, tail))).exp() for tail in (False, True)], dim=1)
+    transform = (math.pi / TERMS * j[:, None] * middle).cos() * 2 / TERMS
+    transform[0] /= 2
+    return radius @ transform.mT
 
-    Raises:
-        ValueError: `df` is not in (0, 1000], or an address is out of range.
+
+def invert(a: Tensor, v: Tensor, tail: bool) -> Tensor:
+    """`log t` with `P(a, t) = v`, or `1 - P(a, t) = v` for the tail, by Newton's method.
+
+    `log P` and `log(1 - P)` are concave in `log t`, so from a start beyond the root on the side of small values the
+    iteration is monotone: `P(a, t) <= t^a / Gamma(a + 1)`, and `1 - P(a, t) <= v` at `t = a + sqrt(2 a l) + l`,
+    `l = -log v` (Boucheron, Lugosi, Massart, "Concentration Inequalities", 2013, section 2.4).
     """
-    check_df("chi_square", df)
-    u = ops.uniform(n, seed, step, offset, stream=ops.Stream.SCALE, device=device)
-    return 2 * gamma_quantile(u, df / 2)
-
-
-def gamma_quantile(u: Tensor, shape: float) -> Tensor:
-    """`x` with `P(shape, x) = u`, `P` the regularized lower incomplete gamma function, float64; `u` in (0, 1].
-
-    Newton's method for `log P(shape, e^y) = log u`, increasing and concave in `y`: from a point below the root, such
-    as that of `P <= e^(shape y) / Gamma(shape + 1)`, it climbs to the root and never passes it.
-    """
-    u = u.double().clamp(max=1 - 2**-53)
-    log_gamma, a = math.lgamma(shape), torch.full_like(u, shape)
-    y = (u.log() + math.lgamma(shape + 1)) / shape
-    for _ in range(ROUNDS):
-        x = y.exp()
-        p = torch.special.gammainc(a, x)
-        step = (u.log() - p.log()) * p * (x - shape * y + log_gamma).exp()
-        far = step.abs() > CLOSE * (1 + y.abs())
-        y = torch.where(far, y + step, y)  # a draw that is done stays, however long its batch goes on
-        if not bool(far.any()):
+    log_v, peak = v.log(), torch.lgamma(a)
+    log_t = (a + (-2 * a * log_v).sqrt() - log_v).log() if tail else (log_v + torch.lgamma(a + 1)) / a
+    function = torch.special.gammaincc if tail else torch.special.gammainc
+    for _ in range(12):
+        t = log_t.exp()
+        p = function(a, t)
+        step = (p.log() - log_v) * (p.log() + peak + t - a * log_t).exp()
+        log_t = log_t + step if tail else log_t - step
+        if float(step.abs().max()) < 1e-12:  # its square is the error left
             break
-    return y.exp()
+    return log_t
 
 
-def check_df(name: str, df: float) -> None:
-    """Degrees of freedom in the range that the quantile covers."""
-    if not 0 < df <= MOST_DF:
-        raise ValueError(f"{name}: df must be in (0, {MOST_DF:g}], got {df}")
+def radius(table: Tensor, component: Tensor, u: Tensor) -> Tensor:
+    """`s` `[n]` (float64) of components `[n]` from uniforms `[n]` in (0, 1]."""
+    lower = u <= 0.5
+    v = torch.where(lower, u, 1 - u).clamp_min(2.0**-54)  # u = 1 stands for its last half step
+    mantissa, exponent = torch.frexp(v)
+    edge = exponent == 0  # v = 1/2 ends the first octave
+    mantissa = torch.where(edge, 2 * mantissa, mantissa)
+    octave = (-1 - exponent).clamp_min(0)
+    at = (2 * component + (~lower).long()) * OCTAVES + octave
+    series = table.to(u.device).reshape(-1, TERMS)
+    y = 4 * mantissa - 3
+    last, this = torch.zeros_like(u), torch.zeros_like(u)
+    for term in range(TERMS - 1, 0, -1):  # Clenshaw's recurrence
+        last, this = this, 2 * y * this - last + series[at, term]
+    return y * this - last + series[at, 0]
