@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from headstart.initializer.noised_flow import Frame
+from headstart.initializer.frame import Frame
+from headstart.initializer.tarflow_block import Architecture
 from headstart.initializer.tarflow_inverse import Decoder, eager_reason
-from headstart.initializer.tarflow_network import Architecture, TarFlowNetwork, make_tarflow_network
+from headstart.initializer.tarflow_network import TarFlowNetwork, make_tarflow_network
 
 SIZES = [
     Architecture((1, 2, 2), 1, 8, 1, 1, 0),

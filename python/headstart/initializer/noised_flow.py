@@ -5,37 +5,19 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from headstart import ops
 from headstart.fitting import FlowReport
 from headstart.fitting.network import FlowNetwork
-from headstart.initializer.check import check_labels, check_points, check_sigma
+from headstart.initializer.check import check_points, check_sigma
 from headstart.initializer.file import write
+from headstart.initializer.frame import Frame
 
 Own = TypeVar("Own", bound="NoisedFlow")
 NUMBERS = 2**27  # in the largest temporaries: half a gigabyte of float32
-
-
-class Frame(NamedTuple):
-    """What a flow is about: `x = mean + scale y`, `y` standardized.
-
-    Fields:
-        shape: Of one sample, of D values.
-        sigma: Noise level of the law, in units of the data.
-        mean: `[D]`.
-        scale: Standard deviation of a coordinate of the noised data, the mean over coordinates taken in its square.
-        class_weight: Share of each class in the data `[C]`, float64, or None.
-    """
-
-    shape: tuple[int, ...]
-    sigma: float
-    mean: Tensor
-    scale: float
-    class_weight: Tensor | None
 
 
 class NoisedFlow:
@@ -97,7 +79,7 @@ class NoisedFlow:
             offset: Index of the first sample.
             labels: Classes `[n]`, or one for all, or None: drawn with the shares of the data.
         """
-        label = self.draw(n, seed, offset) if labels is None else self.classes("sample", labels, n)
+        label = self.frame.draw(n, seed, offset) if labels is None else self.frame.classes("sample", labels, n)
         x, rows = self.frame.mean.new_empty(n, len(self.frame.mean)), max(1, NUMBERS // self.network.row)
         for first in range(0, n, rows):
             z = self.network.latents(min(rows, n - first), seed, offset + first)
@@ -108,26 +90,6 @@ class NoisedFlow:
         """Standardized points of latents `z` `[B, D]`."""
         return self.network.inverse(z, label)
 
-    def draw(self, n: int, seed: int, offset: int) -> Tensor | None:
-        """Classes `[n]` with the shares of the data."""
-        if self.frame.class_weight is None:
-            return None
-        cdf = self.frame.class_weight.cumsum(0)
-        u = ops.uniform(n, seed, 0, offset, stream=ops.Stream.COMPONENT, device=cdf.device)
-        return torch.searchsorted(cdf / cdf[-1], u)
-
-    def classes(self, name: str, labels: int | Tensor, n: int) -> Tensor:
-        """Labels `[n]`, or one for all, as classes of the data."""
-        weight = self.frame.class_weight
-        if weight is None:
-            raise ValueError(f"{name}: labels were given, but this {type(self).__name__} was fitted without labels")
-        labels = torch.as_tensor(labels)
-        labels = check_labels(name, labels.expand(n) if labels.ndim == 0 else labels, n).to(weight.device)
-        absent = (labels >= len(weight)) | (weight[labels.clamp_max(len(weight) - 1)] == 0)
-        if absent.any():
-            raise ValueError(f"{name}: no point of class {int(labels[absent][0])} was in the data of the fit")
-        return labels
-
     @torch.no_grad()
     def log_prob(self, x: Tensor, labels: int | Tensor | None = None) -> Tensor:
         """Log-density in nats of `x` `[n, *shape]`, as `[n]`, in the dtype of `x` (float32 for 16-bit `x`).
@@ -137,7 +99,7 @@ class NoisedFlow:
             labels: Classes `[n]`, or one for all, or None: the mixture of all classes, a pass of the network for each.
         """
         flat = check_points("log_prob", x, self.shape)
-        label = None if labels is None else self.classes("log_prob", labels, len(flat))
+        label = None if labels is None else self.frame.classes("log_prob", labels, len(flat))
         rows = max(1, NUMBERS // self.network.row)
         parts = [
             self.density(flat[first : first + rows], None if label is None else label[first : first + rows])
@@ -166,7 +128,7 @@ class NoisedFlow:
         Exact where `p` is the law of some noised data; a flow that is not quite one may point outside the data.
         """
         flat = check_points("denoise", x, self.shape)
-        label = None if labels is None else self.classes("denoise", labels, len(flat))
+        label = None if labels is None else self.frame.classes("denoise", labels, len(flat))
         parts, rows = [flat[:0]], max(1, NUMBERS // self.network.row)
         for first in range(0, len(flat), rows):
             some = flat[first : first + rows].detach().clone().requires_grad_()

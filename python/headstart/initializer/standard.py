@@ -12,7 +12,7 @@ from torch import Tensor
 from headstart.fitting import FlowReport, Points, Training, fit_flow
 from headstart.fitting.network import FlowNetwork
 from headstart.initializer.check import check_data, check_labels, check_sigma
-from headstart.initializer.noised_flow import Frame
+from headstart.initializer.frame import Frame
 from headstart.progress import track
 
 Net = TypeVar("Net", bound=FlowNetwork)

@@ -11,14 +11,11 @@ from torch import Tensor
 
 from headstart.fitting import Dynamic, FlowReport, Noising, Training
 from headstart.initializer.check import check_data
-from headstart.initializer.noised_flow import Frame, NoisedFlow
+from headstart.initializer.frame import Frame
+from headstart.initializer.noised_flow import NoisedFlow
 from headstart.initializer.standard import restore, standardize, train
-from headstart.initializer.tarflow_network import (
-    Architecture,
-    TarFlowNetwork,
-    check_architecture,
-    make_tarflow_network,
-)
+from headstart.initializer.tarflow_block import Architecture, check_architecture
+from headstart.initializer.tarflow_network import TarFlowNetwork, make_tarflow_network
 
 DROP, DECAY = 0.1, 1e-4  # share of labels dropped for guidance; weight decay
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from headstart.initializer.tarflow_network import Block, TarFlowNetwork
+    from headstart.initializer.tarflow_block import Block
+    from headstart.initializer.tarflow_network import TarFlowNetwork
 
 WARM = 3  # steps before a capture, for libraries that set themselves up in their first calls
 
