@@ -215,7 +215,7 @@ def rewrite(path: str, tensors: dict[str, Tensor], header: dict | str) -> None:
         ({"version": 0}, "not one that headstart saved"),
         ({"version": math.inf}, "not one that headstart saved"),
         ({"format": "headstart-zoo"}, "not one that headstart saved"),
-        ({"family": "Flow"}, "holds the family 'Flow', known are"),
+        ({"family": "Wish"}, "holds the family 'Wish', known are"),
         ({"shape": [7]}, r"damaged: GaussianMixture: mean must be finite \[3, 7\], got float64 \[3, 6\]"),
         ({"shape": None}, "damaged"),
         ({"shape": [6, 0]}, r"damaged: GaussianMixture: shape must be of integers above 0, got \(6, 0\)"),
