@@ -16,8 +16,11 @@ FORBIDDEN = {
     "fitting": ["headstart.solver", "headstart.sample", "headstart.cli"],
     "ops": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.denoiser", "headstart.grid"],
     "metrics": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.cli"],
-    "sample.py": ["headstart.fitting", "headstart.cli"],
+    "sample.py": ["headstart.fitting", "headstart.cli", "headstart.sampler"],
+    "sampler.py": ["headstart.fitting", "headstart.cli", "headstart.sample"],
+    "request.py": ["headstart.fitting", "headstart.cli", "headstart.sample", "headstart.descent"],
     "descent.py": ["headstart.initializer", "headstart.sample", "headstart.fitting", "headstart.cli"],
+    "capture.py": ["headstart"],
     "grid.py": ["headstart"],
     "denoiser.py": ["headstart"],
 }

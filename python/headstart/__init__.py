@@ -30,6 +30,7 @@ from headstart.initializer import (
     load,
 )
 from headstart.sample import SampleInfo, integrate, sample
+from headstart.sampler import Sampler
 from headstart.solver import (
     DDPM,
     Ancestral,
@@ -71,6 +72,7 @@ __all__ = [
     "Preconditioned",
     "Preconditioning",
     "SampleInfo",
+    "Sampler",
     "Spline",
     "StudentTBase",
     "TarFlow",

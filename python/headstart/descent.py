@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,14 @@ from torch import Tensor
 from headstart import ops
 from headstart.denoiser import Preconditioned
 from headstart.solver import Row
+
+
+class Origin(NamedTuple):
+    """Seed and sample index of a descent's noise; `place`: where both stand on the device instead, see `ops.Noise`."""
+
+    seed: int
+    offset: int
+    place: Tensor | None = None
 
 
 @dataclass
@@ -24,60 +32,83 @@ class Prediction:
     raw: Tensor
 
 
-def descend(
-    denoiser: Any,
-    x: Tensor,
-    rows: list[Row],
-    seed: int,
-    offset: int,
-    cond: dict[str, Any],
-    advance: Callable[..., None],
-) -> tuple[Tensor, int]:
-    """Runs the rows; returns the last state and the bytes they moved."""
-    network = denoiser if isinstance(denoiser, Preconditioned) else None
-    sigmas = torch.tensor([row.sigma or 0.0 for row in rows], dtype=torch.float64, device=x.device)
-    depth = max(len(row.b) for row in rows)
-    history: list[Prediction] = []
-    spare: list[Tensor] = []
-    x = x.contiguous()
-    point, scaled, moved = x, None, 0  # where the next call is made, and the network's input there
-    for i, row in enumerate(rows):
-        if row.sigma is not None:
-            prediction = predict(denoiser, network, point, scaled, row.sigma, sigmas[i], cond)
-            history = [prediction, *history[: depth - 1]]
-        following = rows[i + 1].sigma if i + 1 < len(rows) else None
-        a, terms = unfold(row, x, history)
-        noise = ops.Noise(row.c, seed, i, offset) if row.c else None
-        out = take_buffer(spare, x, history) if network is not None else None  # others may keep the states they saw
-        if network is not None and following is not None:
-            target = (network.preconditioning(following).c_in, network.dtype or x.dtype)
-            point, scaled = ops.affine(x, a, terms, noise, out, out_scaled=target)
-            moved += scaled.numel() * scaled.element_size()
+class Descent:
+    """A denoiser and its rows, with the noise levels it is told on the device before the first call.
+
+    Nothing in a run waits for the device or copies to it, so a run can be captured into a CUDA graph.
+    """
+
+    def __init__(self, denoiser: Any, rows: list[Row], dtype: torch.dtype, device: torch.device) -> None:
+        self.denoiser, self.rows = denoiser, rows
+        self.network = denoiser if isinstance(denoiser, Preconditioned) else None
+        self.noisy = any(row.c for row in rows)
+        self.depth = max(len(row.b) for row in rows)
+        if self.network is None:
+            levels = [row.sigma or 0.0 for row in rows]
         else:
-            point, scaled = ops.affine(x, a, terms, noise, out), None
-        moved += 2 * x.numel() * x.element_size() + sum(y.numel() * y.element_size() for _, y in terms)
-        x = point if row.commit else x
-        advance()
-    return x, moved
+            levels = [self.network.preconditioning(row.sigma).c_noise if row.sigma else 0.0 for row in rows]
+        self.levels = torch.tensor(levels, dtype=torch.float64 if self.network is None else dtype, device=device)
+
+    def run(self, x: Tensor, origin: Origin, cond: dict[str, Any], advance: Callable[[], object]) -> tuple[Tensor, int]:
+        """The last state, contiguous, and the bytes the rows moved; `x` is left as it is."""
+        history: list[Prediction] = []
+        spare: list[Tensor] = []
+        x = x.contiguous()
+        point, scaled, moved = x, None, 0  # where the next call is made, and the network's input there
+        for i, row in enumerate(self.rows):
+            if row.sigma is not None:
+                raw = self.call(i, point, scaled, cond)
+                if not history and not self.noisy:  # noise is drawn in the contiguous order
+                    x = point = follow(point, raw)
+                history = [self.predict(row.sigma, point, raw), *history[: self.depth - 1]]
+            a, terms = unfold(row, x, history)
+            noise = ops.Noise(row.c, origin.seed, i, origin.offset, origin=origin.place) if row.c else None
+            # A denoiser may keep the states it saw; a network sees none of them.
+            out = take_buffer(spare, x, history) if self.network is not None else None
+            target = self.target(i + 1, x.dtype)
+            if target is not None:
+                point, scaled = ops.affine(x, a, terms, noise, out, out_scaled=target)
+                moved += scaled.numel() * scaled.element_size()
+            else:
+                point, scaled = ops.affine(x, a, terms, noise, out), None
+            moved += 2 * x.numel() * x.element_size() + sum(y.numel() * y.element_size() for _, y in terms)
+            x = point if row.commit else x
+            advance()
+        return x.contiguous(), moved
+
+    def call(self, i: int, x: Tensor, scaled: Tensor | None, cond: dict[str, Any]) -> Tensor:
+        """What the denoiser, or the raw network, makes of the state of row `i`."""
+        if self.network is None:
+            raw = self.denoiser(x, self.levels[i], **cond)
+        else:
+            if scaled is None:
+                c_in, dtype = self.target(i, x.dtype) or (1.0, x.dtype)
+                scaled = (c_in * x).to(dtype)
+            raw = self.network.raw(scaled, self.levels[i], **cond)
+        if not isinstance(raw, Tensor) or raw.shape != x.shape:
+            got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
+            raise ValueError(f"sample: the denoiser must return a tensor {list(x.shape)}, got {got}")
+        return raw
+
+    def predict(self, sigma: float, x: Tensor, raw: Tensor) -> Prediction:
+        """The prediction at `sigma`, of what the denoiser or network returned."""
+        if self.network is None:
+            return Prediction(0.0, x, 1.0, raw)
+        at = self.network.preconditioning(sigma)
+        return Prediction(at.c_skip, x, at.c_out, raw)
+
+    def target(self, i: int, dtype: torch.dtype) -> tuple[float, torch.dtype] | None:
+        """Scale and type of the network's input in row `i`; None: no network is called there."""
+        sigma = self.rows[i].sigma if i < len(self.rows) else None
+        if self.network is None or sigma is None:
+            return None
+        return self.network.preconditioning(sigma).c_in, self.network.dtype or dtype
 
 
-def predict(
-    denoiser: Any, network: Preconditioned | None, x: Tensor, scaled: Tensor | None, sigma: float, level: Tensor,
-    cond: dict[str, Any],
-) -> Prediction:  # fmt: skip
-    if network is None:
-        raw = denoiser(x, level, **cond)
-        prediction = Prediction(0.0, x, 1.0, raw)
-    else:
-        at = network.preconditioning(sigma)
-        if scaled is None:
-            scaled = (at.c_in * x).to(network.dtype or x.dtype)
-        raw = network.raw(scaled, torch.tensor(at.c_noise, dtype=x.dtype, device=x.device), **cond)
-        prediction = Prediction(at.c_skip, x, at.c_out, raw)
-    if not isinstance(raw, Tensor) or raw.shape != x.shape:
-        got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
-        raise ValueError(f"sample: the denoiser must return a tensor {list(x.shape)}, got {got}")
-    return prediction
+def follow(x: Tensor, raw: Tensor) -> Tensor:
+    """`x` in the memory order of `raw`, so that what the network returns is not rearranged at every row."""
+    order = ops.check.layout(raw)
+    return x if order is torch.contiguous_format else x.contiguous(memory_format=order)
 
 
 def unfold(row: Row, x: Tensor, history: list[Prediction]) -> tuple[float, list[tuple[float, Tensor]]]:
@@ -107,5 +138,5 @@ def take_buffer(spare: list[Tensor], x: Tensor, history: list[Prediction]) -> Te
     for tensor in spare:
         if tensor.untyped_storage().data_ptr() not in used:
             return tensor
-    spare.append(torch.empty_like(x, memory_format=torch.contiguous_format))
+    spare.append(torch.empty_like(x))
     return spare[-1]

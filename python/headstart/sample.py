@@ -5,21 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned
-from headstart.descent import descend
-from headstart.grid import log_uniform
+from headstart.descent import Descent, Origin
 from headstart.initializer.protocol import Start
 from headstart.progress import track
+from headstart.request import begin, levels_of, part_of, require_sizes, require_state
 from headstart.solver import DPMpp2M, Solver, calls
-
-SIGMA_MIN = 0.02  # last level of the default grid; 0.01 to 0.03 beats EDM's 0.002 when calls are few
 
 
 @dataclass(frozen=True)
@@ -86,19 +82,21 @@ def sample(
     Raises:
         ValueError, TypeError: an argument unlike the above, named, before any network call.
     """
-    levels = _levels(start, steps, grid)
-    rows = solver.rows(levels)
-    batch = _require_sizes(start, n, batch, latents)
-    _require_state("sample", dtype, seed, offset, n)
+    rows = solver.rows(levels_of("sample", start, steps, grid))
+    batch = require_sizes("sample", start, n, batch, latents)
+    require_state("sample", dtype, seed, offset, n)
     cond = dict(cond or {})
+    descent: Descent | None = None
     out: Tensor | None = None
     began, moved = time.perf_counter(), 0
     with torch.no_grad(), track("sample", -(-n // batch) * len(rows), progress) as advance:
         for first in range(0, n, batch):
             count = min(batch, n - first)
-            part = {name: _part(value, n, first, count) for name, value in cond.items()}
-            x = _begin(start, count, seed, offset + first, latents, first, part).to(dtype)
-            x, bytes_of_batch = descend(denoiser, x, rows, seed, offset + first, part, advance)
+            part = {name: part_of(value, n, first, count) for name, value in cond.items()}
+            z = None if latents is None else latents[first : first + count]
+            x = begin(start, count, seed, offset + first, z, part).to(dtype)
+            descent = descent or Descent(denoiser, rows, dtype, x.device)
+            x, bytes_of_batch = descent.run(x, Origin(seed, offset + first), part, advance)
             out = x.new_empty(n, *x.shape[1:]) if out is None and count < n else out
             out = x if out is None else _store(out, x, first)
             moved += bytes_of_batch
@@ -122,62 +120,10 @@ def integrate(
         ValueError, TypeError: a grid that does not descend, a state that is not float32 or float64.
     """
     rows = solver.rows(torch.as_tensor(grid, dtype=torch.float64).tolist())
-    _require_state("integrate", x.dtype, seed, offset, x.shape[0])
+    require_state("integrate", x.dtype, seed, offset, x.shape[0])
+    descent = Descent(denoiser, rows, x.dtype, x.device)
     with torch.no_grad():
-        return descend(denoiser, x, rows, seed, offset, dict(cond or {}), lambda description="": None)[0]
-
-
-def _levels(start: Start, steps: int | None, grid: Tensor | None) -> list[float]:
-    if grid is None:
-        if steps is None:
-            raise ValueError("sample: steps or grid must be given")
-        if not start.sigma > SIGMA_MIN:
-            raise ValueError(f"sample: a grid must be given for a start at sigma <= {SIGMA_MIN}, got {start.sigma}")
-        return log_uniform(start.sigma, SIGMA_MIN, steps).tolist()
-    levels = torch.as_tensor(grid, dtype=torch.float64).tolist()
-    if not isinstance(levels, list) or len(levels) < 2:
-        raise ValueError(f"sample: grid must be [steps + 1] noise levels, got {levels}")
-    if steps is not None and steps != len(levels) - 1:
-        raise ValueError(f"sample: grid must have steps + 1 = {steps + 1} levels, got {len(levels)}")
-    if levels[-1] != 0:
-        raise ValueError(f"sample: grid must end in 0, got {levels[-1]}; integrate() stops anywhere")
-    if abs(levels[0] - start.sigma) > 1e-6 * start.sigma:
-        raise ValueError(f"sample: grid must begin at the start's sigma {start.sigma}, got {levels[0]}")
-    return levels
-
-
-def _require_sizes(start: Start, n: int, batch: int | None, latents: Tensor | None) -> int:
-    if not isinstance(n, Integral) or n < 0:
-        raise ValueError(f"sample: n must be an integer of at least 0, got {n!r}")
-    if batch is not None and (not isinstance(batch, Integral) or batch < 1):
-        raise ValueError(f"sample: batch must be an integer of at least 1, got {batch!r}")
-    if latents is not None:
-        if not hasattr(start, "from_latents"):
-            raise ValueError(f"sample: latents need a start that maps them (Classic), got {type(start).__name__}")
-        if tuple(latents.shape) != (n, *start.shape):
-            raise ValueError(f"sample: latents must be {[n, *start.shape]}, got {list(latents.shape)}")
-    return batch or max(n, 1)
-
-
-def _require_state(op: str, dtype: torch.dtype, seed: int, offset: int, n: int) -> None:
-    if dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{op}: the state must be float32 or float64, got {dtype}")
-    ops.check.require_address(op, seed, 0, offset, 0, n, 1)
-
-
-def _part(value: Any, n: int, first: int, count: int) -> Any:
-    split = isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == n
-    return value[first : first + count] if split else value
-
-
-def _begin(
-    start: Any, count: int, seed: int, offset: int, latents: Tensor | None, first: int, cond: dict[str, Any]
-) -> Tensor:
-    if latents is not None:
-        return start.from_latents(latents[first : first + count])
-    if getattr(start, "conditional", False) and cond.get("label") is not None:
-        return start.sample(count, seed=seed, offset=offset, labels=cond["label"])
-    return start.sample(count, seed=seed, offset=offset)
+        return descent.run(x, Origin(seed, offset), dict(cond or {}), lambda: None)[0]
 
 
 def _store(out: Tensor, x: Tensor, first: int) -> Tensor:

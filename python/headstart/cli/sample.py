@@ -19,7 +19,7 @@ from headstart.cli.common import (
     say,
 )
 from headstart.progress import bars
-from headstart.sample import SIGMA_MIN
+from headstart.request import SIGMA_MIN
 
 ZOO_SHAPE = (1, 28, 28)
 

@@ -1,0 +1,139 @@
+"""A sampler of fixed shapes: the whole loop, network included, captured once into a CUDA graph and replayed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart import ops
+from headstart.capture import Capture, NotCaptured
+from headstart.denoiser import Denoiser, Preconditioned
+from headstart.descent import Descent, Origin
+from headstart.initializer.protocol import Start
+from headstart.request import begin, levels_of, require_sizes, require_state
+from headstart.solver import DPMpp2M, Solver, calls
+
+
+class Sampler:
+    """`sample` for one batch of fixed shapes, to be called many times.
+
+    `sampler(seed, offset)` has the bits of `sample(..., n=batch, seed=seed, offset=offset)`. On a CUDA device all
+    that follows the start's draw is captured into one CUDA graph: a call costs the host one launch instead of one a
+    kernel, and reads seed and offset from device memory. Where that cannot be done (no CUDA device, a denoiser that
+    waits for the device) the same loop runs as `sample` runs it, and `reason` says why.
+
+    A graph repeats the kernels of its capture: what the denoiser decides in Python is decided once, and the network's
+    weights are read from where they were. Calls queue on torch's current stream and do not wait for it. Threads must
+    not share a sampler.
+
+    Args:
+        denoiser, start, steps, solver, grid, dtype: as in `sample`.
+        batch: samples a call.
+        cond: keyword arguments of the denoiser, and their values in a call that gives none; `cond["label"]` also goes
+            to a start that is conditional on classes. In a graph their tensors are on the state's device.
+        graph: False: no graph.
+
+    Attributes:
+        batch: samples a call.
+        nfe: network calls a sample.
+        graphed: whether a call replays a graph.
+        reason: why it does not, or None.
+
+    Raises:
+        ValueError, TypeError: as `sample`.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser | Preconditioned, start: Start, steps: int | None = None, solver: Solver = DPMpp2M(),
+        batch: int = 1, grid: Tensor | None = None, cond: Mapping[str, Any] | None = None,
+        dtype: torch.dtype = torch.float32, graph: bool = True,
+    ) -> None:  # fmt: skip
+        rows = solver.rows(levels_of("Sampler", start, steps, grid))
+        require_sizes("Sampler", start, 0, batch, None)
+        require_state("Sampler", dtype, 0, 0, batch)
+        self.start, self.batch, self.dtype, self.nfe = start, batch, dtype, calls(rows)
+        self.cond = {name: held(value) for name, value in dict(cond or {}).items()}
+        with torch.no_grad():
+            self._x = begin(start, batch, 0, 0, None, self.cond).to(dtype)
+        device = self._x.device
+        self._given = {name: held(value, device) for name, value in self.cond.items()}
+        self._origin = torch.zeros(2, dtype=torch.int64, device=device)
+        self._descent = Descent(denoiser, rows, dtype, device)
+        self._capture: Capture | None = None
+        self.reason: str | None = "graph=False was given"
+        if graph:
+            self._try_capture()
+
+    def _try_capture(self) -> None:
+        try:
+            self._capture, self.reason = Capture(self._run, self._x.device), None
+        except NotCaptured as error:
+            self.reason = str(error)
+            warnings.warn(f"Sampler: runs without a CUDA graph: {error}", stacklevel=3)
+
+    @property
+    def graphed(self) -> bool:
+        return self._capture is not None
+
+    def __call__(
+        self, seed: int = 0, offset: int = 0, cond: Mapping[str, Any] | None = None, latents: Tensor | None = None
+    ) -> Tensor:
+        """Samples `offset .. offset + batch - 1` of `seed`, `[batch, *shape]`.
+
+        Args:
+            seed: in [0, 2^64).
+            offset: index of the first sample.
+            cond: other values of the conditions, tensors of the same shape and dtype; each left out keeps its own.
+            latents: unit normals `[batch, *shape]` for a start that maps them, as in `sample`.
+
+        Raises:
+            ValueError, TypeError: an argument unlike the above, before any network call.
+        """
+        require_state("Sampler", self.dtype, seed, offset, self.batch)
+        require_sizes("Sampler", self.start, self.batch, None, latents)
+        cond = {**self.cond, **self._require_cond(cond or {})}
+        with torch.no_grad():
+            x = begin(self.start, self.batch, seed, offset, latents, cond).to(self._x)
+            if self._capture is None:
+                return self._descent.run(x, Origin(seed, offset), cond, lambda: None)[0]
+            return self._capture(lambda: self._fill(x, seed, offset, cond))
+
+    def _run(self) -> Tensor:
+        return self._descent.run(self._x, Origin(0, 0, self._origin), self._given, lambda: None)[0]
+
+    def _fill(self, x: Tensor, seed: int, offset: int, cond: dict[str, Any]) -> None:
+        self._x.copy_(x)
+        self._origin[0].fill_(ops.library.signed(int(seed)))  # a kernel's argument: no copy from the host to wait for
+        self._origin[1].fill_(offset)
+        for name, buffer in self._given.items():
+            if isinstance(buffer, Tensor):
+                buffer.copy_(cond[name])
+
+    def _require_cond(self, cond: Mapping[str, Any]) -> Mapping[str, Any]:
+        for name, value in cond.items():
+            if name not in self.cond:
+                raise ValueError(f"Sampler: cond must be among {list(self.cond)}, given when it was made, got {name!r}")
+            was = self.cond[name]
+            if isinstance(was, Tensor):
+                same = isinstance(value, Tensor) and value.shape == was.shape and value.dtype == was.dtype
+                wanted = f"{str(was.dtype).removeprefix('torch.')} {list(was.shape)}"
+                error = ValueError if isinstance(value, Tensor) else TypeError
+            else:
+                same = value is was or (isinstance(value, (bool, int, float, str)) and value == was)
+                wanted, error = f"{was!r}, as when it was made", ValueError
+            if not same:
+                raise error(f"Sampler: cond[{name!r}] must be {wanted}, got {describe(value)}")
+        return cond
+
+
+def held(value: Any, device: torch.device | None = None) -> Any:
+    """The sampler's own copy of a condition; what is no tensor as it is."""
+    return value.to(device or value.device, copy=True) if isinstance(value, Tensor) else value
+
+
+def describe(value: Any) -> str:
+    return ops.check.describe(value) if isinstance(value, Tensor) else repr(value)
