@@ -103,7 +103,44 @@ def test_affine_types(library: ctypes.CDLL, dtype: torch.dtype, scaled: torch.dt
 
 
 def test_affine_strides_over_a_large_state(built: ctypes.CDLL) -> None:
-    affine_both(built, (40, 1003), torch.float32, [torch.bfloat16], 1.0, torch.float16)
+    affine_both(built, (80, 1003), torch.float32, [torch.bfloat16], 1.0, torch.float16)
+    affine_both(built, (80, 1003), torch.float32, [torch.bfloat16], 0.0)
+
+
+def test_affine_reads_its_origin(library: ctypes.CDLL) -> None:
+    """Seed and offset from memory, at the time of the run, give the bits of the same in the address."""
+    x = torch.randn(3, 21, generator=generator(0))
+    origin = torch.zeros(2, dtype=torch.int64)
+    for seed, offset in ((5, 0), (SEED, 2**32 - 3)):
+        origin.copy_(torch.tensor([seed - 2**64 if seed >= 2**63 else seed, offset]))
+        outs = []
+        for address in (Address(1, 2, 7, 1, origin.data_ptr()), Address(seed, offset, 7, 1, None)):
+            out = Guarded(torch.zeros(3, 21))
+            params = Affine(rows=3, columns=21, type=0, x=x.data_ptr(), a=0.5, noise_scale=1.0, scale=1.0)
+            params.address, params.out = address, out.pointer
+            call(library, "shim_affine", params)
+            assert out.intact()
+            outs.append(out.tensor)
+        assert torch.equal(*outs)
+        assert torch.equal(outs[0], ops.affine(x, 0.5, [], ops.Noise(1.0, 1, 7, 2, origin=origin)))
+
+
+def test_affine_with_noise_that_rounds_to_nothing(built: ctypes.CDLL) -> None:
+    """A scale above 0 in float64 and 0 in float32, on rows that are no whole number of groups."""
+    affine_both(built, (3, 21), torch.float32, [torch.float32], 1e-60, torch.bfloat16)
+
+
+def test_division_by_a_product() -> None:
+    """Equal to Python's division at both sides of every quotient's edge, below and above 2^31."""
+    divide = shim.build().shim_divide
+    powers = [2**k + e for k in range(33) for e in (-1, 0, 1)]
+    for divisor in {*range(1, 200), *powers, 784 // 4, 3 * 64 * 64 // 4} - {0}:
+        for limit in (2**31, 2**40):
+            quotients = {0, 1, 2, (limit - 1) // divisor, (limit - 1) // divisor // 2 + 1}
+            dividends = {q * divisor + e for q in quotients for e in (-1, 0, 1)} | {limit - 1}
+            for dividend in dividends:
+                if 0 <= dividend < limit:
+                    assert divide(dividend, divisor, limit) == dividend // divisor
 
 
 def test_affine_one_misaligned_input(built: ctypes.CDLL) -> None:

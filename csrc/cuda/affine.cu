@@ -1,9 +1,12 @@
-// One thread, one group of four elements: read every input once, one Philox call, write each output once.
+// One thread, one or two groups of four elements at a time: read every input once, one Philox call a group, write each
+// output once. Groups of one thread stand a block apart, so that the threads of a warp read whole sectors one after
+// another, 16 bytes each (8 of a 16-bit type: 16 would leave gaps between the state's).
 #include <cstring>
 
 #include "../kernels.h"
 #include "../math/affine.h"
 #include "../math/normal.h"
+#include "division.h"
 #include "group.h"
 #include "launch.h"
 
@@ -15,9 +18,14 @@ template <class T>
 struct Row {
   AffineParams p;
   T a, b[4], noise_scale, scale;
-  std::int64_t groups;  // of four elements in a row
+  std::uint64_t groups, total;  // of four elements, in a row and in all
+  Division by_groups;
   bool wide;
 };
+
+// Groups a thread has in flight: a row of few inputs needs two to keep the memory busy.
+template <class T, int inputs>
+constexpr int kGroups = sizeof(T) == 4 && inputs < 2 ? 2 : 1;
 
 // Bits of four elements of any type. All inputs are read before the first is converted, so that their latencies
 // overlap.
@@ -90,53 +98,87 @@ __device__ __forceinline__ void store_scaled(const Row<T>& row, std::int64_t at,
   }
 }
 
+// One group: where it is, and what was read of it.
 template <class T, int inputs>
-__global__ void __launch_bounds__(kThreads) affine_groups(const Row<T> row) {
+struct Group {
+  std::uint32_t sample, group;
+  std::int64_t at;
+  int count;  // of its elements inside the row: 0 for a group beyond the end
+  Four<T> sum;
+  Raw y[inputs > 0 ? inputs : 1];
+};
+
+template <class T, int inputs, bool noise>
+__device__ __forceinline__ void read(Group<T, inputs>& own, const Row<T>& row, std::uint64_t i) {
   const AffineParams& p = row.p;
-  const Address address = row.noise_scale != T(0) ? settled(p.address) : p.address;
-  const std::uint64_t groups = row.groups, total = groups * p.rows, stride = std::uint64_t(gridDim.x) * blockDim.x;
-  for (std::uint64_t i = std::uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += stride) {
-    const std::uint64_t sample = i / groups, group = i - sample * groups;
-    const std::int64_t column = 4 * group, at = sample * p.columns + column;
-    const int count = p.columns - column < 4 ? int(p.columns - column) : 4;
+  const std::uint64_t sample = noise ? divide(i, row.by_groups) : 0, group = i - sample * row.groups;
+  const std::int64_t column = 4 * group, left = i < row.total ? p.columns - column : 0;
+  own.sample = std::uint32_t(sample), own.group = std::uint32_t(group);
+  own.at = sample * p.columns + column;
+  own.count = left < 4 ? int(left) : 4;
+  own.sum = Four<T>{};
+  if (p.x != nullptr) own.sum = load_four(static_cast<const T*>(p.x) + own.at, own.count, row.wide);
+#pragma unroll
+  for (int j = 0; j < inputs; ++j) own.y[j] = load_raw(p.y[j], p.y_type[j], own.at, own.count, row.wide);
+}
 
-    Four<T> sum{};
-    Raw y[inputs > 0 ? inputs : 1];
-    if (p.x != nullptr) sum = load_four(static_cast<const T*>(p.x) + at, count, row.wide);
+template <class T, int inputs, bool noise>
+__device__ __forceinline__ void finish(Group<T, inputs>& own, const Row<T>& row, const Address& address) {
+  const AffineParams& p = row.p;
+  if (p.x != nullptr) {
 #pragma unroll
-    for (int j = 0; j < inputs; ++j) y[j] = load_raw(p.y[j], p.y_type[j], at, count, row.wide);
+    for (int e = 0; e < 4; ++e) own.sum.v[e] = first_term(row.a, own.sum.v[e]);
+  }
+#pragma unroll
+  for (int j = 0; j < inputs; ++j) add_raw(own.sum, row.b[j], own.y[j], p.y_type[j]);
+  if (noise) {
+    const Normals normals = normals_at(address, own.sample, own.group);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) own.sum.v[e] = add_term(own.sum.v[e], row.noise_scale, normals.z[e]);
+  }
+  if (p.out != nullptr) store_four(static_cast<T*>(p.out) + own.at, own.sum, own.count, row.wide);
+  if (p.out_scaled != nullptr) store_scaled(row, own.at, own.sum, own.count);
+}
 
-    if (p.x != nullptr) {
+template <class T, int inputs, bool noise>
+__global__ void __launch_bounds__(kThreads) affine_groups(const Row<T> row) {
+  constexpr int count = kGroups<T, inputs>;
+  const Address address = noise ? settled(row.p.address) : Address{};
+  const std::uint64_t stride = std::uint64_t(gridDim.x) * (kThreads * count);
+  for (std::uint64_t i = std::uint64_t(blockIdx.x) * (kThreads * count) + threadIdx.x; i < row.total; i += stride) {
+    Group<T, inputs> group[count];
 #pragma unroll
-      for (int e = 0; e < 4; ++e) sum.v[e] = first_term(row.a, sum.v[e]);
-    }
+    for (int g = 0; g < count; ++g) read<T, inputs, noise>(group[g], row, i + g * kThreads);
 #pragma unroll
-    for (int j = 0; j < inputs; ++j) add_raw(sum, row.b[j], y[j], p.y_type[j]);
-    if (row.noise_scale != T(0)) {
-      const Normals normals = normals_at(address, std::uint32_t(sample), std::uint32_t(group));
-#pragma unroll
-      for (int e = 0; e < 4; ++e) sum.v[e] = add_term(sum.v[e], row.noise_scale, normals.z[e]);
-    }
-    if (p.out != nullptr) store_four(static_cast<T*>(p.out) + at, sum, count, row.wide);
-    if (p.out_scaled != nullptr) store_scaled(row, at, sum, count);
+    for (int g = 0; g < count; ++g) finish<T, inputs, noise>(group[g], row, address);
   }
 }
 
+template <class T, int inputs>
+const char* start(const Row<T>& row, Queue queue) {
+  const std::int64_t blocks = ceil_divide(std::int64_t(row.total), kThreads * kGroups<T, inputs>);
+  constexpr void (*with)(Row<T>) = affine_groups<T, inputs, true>, (*without)(Row<T>) = affine_groups<T, inputs, false>;
+  return launch(row.noise_scale != T(0) ? with : without, blocks, kThreads, queue, row);
+}
+
+constexpr std::uint64_t kBeyond = 2 * kThreads;  // how far past the end a thread may look for a second group
+
 template <class T>
 const char* run(AffineParams p, Queue queue) {
-  if (p.noise_scale == 0.0) {  // without noise rows do not matter: one long row has one tail
+  if (T(p.noise_scale) == T(0)) {  // without noise rows do not matter: one long row has one tail
     p.columns *= p.rows;
     p.rows = p.columns > 0 ? 1 : 0;
   }
-  Row<T> row{p, T(p.a), {}, T(p.noise_scale), T(p.scale), ceil_divide(p.columns, 4), true};
+  const std::uint64_t groups = ceil_divide(p.columns, 4), total = groups * p.rows;
+  Row<T> row{p, T(p.a), {}, T(p.noise_scale), T(p.scale), groups, total, division(groups, total + kBeyond), true};
   row.wide = (p.rows == 1 || p.columns % 4 == 0) && aligned(p.x) && aligned(p.out) && aligned(p.out_scaled);
   for (int j = 0; j < p.inputs; ++j) {
     row.b[j] = T(p.b[j]);
     row.wide = row.wide && aligned(p.y[j]);
   }
-  constexpr void (*kernels[])(Row<T>) = {affine_groups<T, 0>, affine_groups<T, 1>, affine_groups<T, 2>,
-                                         affine_groups<T, 3>, affine_groups<T, 4>};
-  return launch(kernels[p.inputs], ceil_divide(p.rows * row.groups, kThreads), kThreads, queue, row);
+  constexpr const char* (*starts[])(const Row<T>&, Queue) = {start<T, 0>, start<T, 1>, start<T, 2>, start<T, 3>,
+                                                             start<T, 4>};
+  return starts[p.inputs](row, queue);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // C entry points for the tests: the launchers of csrc/cuda, and the same rows as plain loops over csrc/math, which the
 // kernels must equal bit for bit.
+#include "../../csrc/cuda/division.h"
 #include "../../csrc/kernels.h"
 #include "../../csrc/math/affine.h"
 #include "../../csrc/math/normal.h"
@@ -92,6 +93,10 @@ const char* shim_mixture_sample(const MixtureSampleParams* p) {
 }
 const char* shim_uniform(const UniformParams* p) {
   return cuda::uniform(*p, cuda::Queue{});
+}
+
+std::uint64_t shim_divide(std::uint64_t dividend, std::uint64_t divisor, std::uint64_t limit) {
+  return cuda::divide(dividend, cuda::division(divisor, limit));
 }
 
 const char* loop_affine(const AffineParams* p) {

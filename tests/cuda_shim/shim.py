@@ -92,6 +92,7 @@ def build() -> ctypes.CDLL:
         function = getattr(loaded, name)
         function.argtypes, function.restype = [POINTER(struct)], c_char_p
     loaded.shim_size.restype = c_int64
+    loaded.shim_divide.argtypes, loaded.shim_divide.restype = [c_uint64] * 3, c_uint64
     for which, struct in enumerate([Affine, Mixture, MixtureSample, Uniform]):
         assert loaded.shim_size(which) == ctypes.sizeof(struct), f"{struct.__name__} differs from csrc/kernels.h"
     return loaded
