@@ -89,6 +89,16 @@ def test_affine_in_place_and_strided() -> None:
     assert_same_bits(ops.affine(strided, 0.5, [], ops.Noise(1.0, SEED, 0)), expected)
 
 
+def test_affine_reads_its_origin_when_it_runs() -> None:
+    """Seed and offset that the stream writes before the row, after the call was made with others."""
+    x, origin = randn(5, 33).cuda(), torch.zeros(2, dtype=torch.int64, device="cuda")
+    for seed, offset in ((3, 0), (SEED, 2**32 - 5)):
+        origin[0].fill_(seed - 2**64 if seed >= 2**63 else seed)
+        origin[1].fill_(offset)
+        got = ops.affine(x, 0.5, [], ops.Noise(0.8, 1, 2, 7, origin=origin))
+        assert_same_bits(got, ops.affine(x.cpu(), 0.5, [], ops.Noise(0.8, seed, 2, offset)))
+
+
 def test_launches_on_the_current_stream() -> None:
     """The op waits for what its stream has queued before it, here a long chain of products that ends in x."""
     stream = torch.cuda.Stream()
@@ -121,8 +131,8 @@ def moved(law: ops.Components, to: str | torch.dtype) -> ops.Components:
     return ops.Components(*(None if t is None else t.to(to) for t in law))
 
 
-CASES = [(1, 0, 1), (2, 2, 37), (3, 1, 5), (17, 17, 25), (40, 40, 25), (100, 64, 3), (128, 0, 4), (129, 5, 3),
-         (784, 48, 8), (3072, 0, 6)]  # fmt: skip
+CASES = [(1, 0, 1), (2, 2, 37), (3, 1, 5), (16, 16, 25), (17, 17, 25), (40, 40, 25), (100, 64, 3), (128, 0, 4),
+         (129, 5, 3), (784, 48, 8), (3072, 0, 6)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("d", "rank", "k"), CASES)

@@ -89,15 +89,15 @@ def assert_posterior(got: reference.Posterior, expected: reference.Posterior) ->
         assert bool((error <= 4 * unit * size[:, None] * width).all())
 
 
-CASES = [(1, 0, 1), (1, 1, 37), (2, 2, 37), (3, 1, 1), (5, 0, 37), (5, 5, 3), (17, 4, 5), (33, 33, 2), (65, 7, 2),
-         (100, 100, 2), (128, 0, 3)]  # fmt: skip
+CASES = [(1, 0, 1), (1, 1, 37), (2, 2, 37), (3, 1, 1), (5, 0, 37), (5, 5, 3), (8, 3, 9), (13, 0, 3), (16, 16, 25),
+         (17, 4, 5), (33, 33, 2), (65, 7, 2), (100, 100, 2), (128, 0, 3)]  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", STATES)
 @pytest.mark.parametrize(("columns", "rank", "k"), CASES)
 def test_mixture_small(library: ctypes.CDLL, columns: int, rank: int, k: int, dtype: torch.dtype) -> None:
     law = components(k, columns, rank, dtype)
-    for rows in [*ROWS, 65] if columns <= 5 else [1, 19]:
+    for rows in [*ROWS, 131] if columns <= 5 else [1, 19]:
         draw = generator(rows)
         x = (law.mean[torch.arange(rows) % k] + torch.randn(rows, columns, generator=draw, dtype=dtype)).contiguous()
         log_weight = torch.randn(k, generator=draw, dtype=dtype).log_softmax(dim=0)
@@ -119,8 +119,16 @@ def test_mixture_large(library: ctypes.CDLL, columns: int, rank: int, k: int, dt
             assert_posterior(got, reference.mixture_posterior(x, law, log_weight, 0.7))
 
 
+def test_mixture_strides_over_many_rows(built: ctypes.CDLL) -> None:
+    law = components(3, 2, 2, torch.float32)
+    x = (law.mean[torch.arange(5000) % 3] + torch.randn(5000, 2, generator=generator(0))).contiguous()
+    assert_posterior(
+        posterior(built, x, law, torch.zeros(3), 0.7), reference.mixture_posterior(x, law, torch.zeros(3), 0.7)
+    )
+
+
 @pytest.mark.parametrize("project", [False, True])
-@pytest.mark.parametrize(("columns", "rank"), [(3, 0), (5, 2), (17, 17)])
+@pytest.mark.parametrize(("columns", "rank"), [(3, 0), (5, 2), (17, 17), (20, 2)])
 def test_mixture_tail(built: ctypes.CDLL, columns: int, rank: int, project: bool) -> None:
     """40 standard deviations out, where densities underflow, with weights of each row's own and one that is zero."""
     for dtype in STATES:
@@ -136,7 +144,7 @@ def test_mixture_tail(built: ctypes.CDLL, columns: int, rank: int, project: bool
         assert_posterior(got, reference.mixture_posterior(x, law, log_weight, 0.7))
 
 
-@pytest.mark.parametrize(("columns", "project"), [(6, False), (200, True)])
+@pytest.mark.parametrize(("columns", "project"), [(6, False), (20, False), (200, True)])
 def test_mixture_without_denoising_or_weight(built: ctypes.CDLL, columns: int, project: bool) -> None:
     law = components(2, columns, 2, torch.float32)
     x = torch.randn(3, columns, generator=generator(0))

@@ -1,4 +1,4 @@
-// The two ways of the mixture posterior; mixture.cu chooses.
+// The ways of the mixture posterior; mixture.cu chooses.
 #pragma once
 
 #include "../kernels.h"
@@ -6,8 +6,12 @@
 namespace headstart::cuda {
 
 constexpr std::int64_t kSmallColumns = 128;  // the most that mixture_small takes
+constexpr std::int64_t kTinyColumns = 16;    // the most that mixture_tiny takes
 
-// Samples of few elements, no `projection`: all in one kernel, axes included.
+// Samples of very few elements, no `projection`: a thread a sample, axes included.
+const char* mixture_tiny(const MixtureParams& params, Queue queue);
+
+// Samples of few elements, no `projection`: a warp for some samples, axes included.
 const char* mixture_small(const MixtureParams& params, Queue queue);
 
 // Samples of any size, without axes: y comes from `projection`, or rank is 0.
