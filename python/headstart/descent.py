@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.buffer import BUFFERS
 from headstart.denoiser import Preconditioned
 from headstart.solver import Row
 
@@ -52,7 +53,6 @@ class Descent:
     def run(self, x: Tensor, origin: Origin, cond: dict[str, Any], advance: Callable[[], object]) -> tuple[Tensor, int]:
         """The last state, contiguous, and the bytes the rows moved; `x` is left as it is."""
         history: list[Prediction] = []
-        spare: list[Tensor] = []
         x = x.contiguous()
         point, scaled, moved = x, None, 0  # where the next call is made, and the network's input there
         for i, row in enumerate(self.rows):
@@ -63,17 +63,17 @@ class Descent:
                 history = [self.predict(row.sigma, point, raw), *history[: self.depth - 1]]
             a, terms = unfold(row, x, history)
             noise = ops.Noise(row.c, origin.seed, i, origin.offset, origin=origin.place) if row.c else None
-            # A denoiser may keep the states it saw; a network sees none of them.
-            out = take_buffer(spare, x, history) if self.network is not None else None
-            target = self.target(i + 1, x.dtype)
+            out, target, scaled = BUFFERS.take(x, x.dtype), self.target(i + 1, x.dtype), None
             if target is not None:
-                point, scaled = ops.affine(x, a, terms, noise, out, out_scaled=target)
+                scale, dtype = target
+                point, scaled = ops.affine(x, a, terms, noise, out, out_scaled=(scale, BUFFERS.take(x, dtype)))
                 moved += scaled.numel() * scaled.element_size()
             else:
-                point, scaled = ops.affine(x, a, terms, noise, out), None
+                point = ops.affine(x, a, terms, noise, out)
             moved += 2 * x.numel() * x.element_size() + sum(y.numel() * y.element_size() for _, y in terms)
             x = point if row.commit else x
             advance()
+        BUFFERS.trim()
         return x.contiguous(), moved
 
     def call(self, i: int, x: Tensor, scaled: Tensor | None, cond: dict[str, Any]) -> Tensor:
@@ -126,17 +126,3 @@ def unfold(row: Row, x: Tensor, history: list[Prediction]) -> tuple[float, list[
         oldest = next(p for p in reversed(history[: len(row.b)]) if p.skip)
         denoised = ops.affine(oldest.state, oldest.skip, [(oldest.out, oldest.raw)])
         oldest.skip, oldest.out, oldest.raw = 0.0, 1.0, denoised
-
-
-def take_buffer(spare: list[Tensor], x: Tensor, history: list[Prediction]) -> Tensor:
-    """A state-sized tensor that nothing alive refers to: fresh pages cost more than the arithmetic."""
-    used = {x.untyped_storage().data_ptr()}
-    for prediction in history:
-        used.add(prediction.raw.untyped_storage().data_ptr())
-        if prediction.skip:
-            used.add(prediction.state.untyped_storage().data_ptr())
-    for tensor in spare:
-        if tensor.untyped_storage().data_ptr() not in used:
-            return tensor
-    spare.append(torch.empty_like(x))
-    return spare[-1]
