@@ -3,8 +3,8 @@
 A multivariate t is `x = mu + s e`, `e ~ N(0, S)`, `s = w^(-1/2)`, `w ~ Gamma(df / 2, rate df / 2)`. One uniform u a
 sample gives `s` as the inverse of `P(df / 2, w df / 2) = u`, P the regularized incomplete gamma function. The inverse
 is made once for each df, on the host, as a Chebyshev series in each octave of u (up to 1/2) and of 1 - u; what is left
-for a sample is a sum of products in IEEE float64, whatever the batch or device. `s` is within 1e-13 of the inverse below
-40 degrees of freedom, and within 2e-10 above, the error of the incomplete gamma function itself.
+for a sample is a sum of products in IEEE float64, whatever the batch or device. `s` is within 1e-13 of the inverse
+below 40 degrees of freedom, and within 2e-10 above, the error of the incomplete gamma function itself.
 """
 
 from __future__ import annotations
