@@ -100,6 +100,11 @@ def test_fit_writes_a_start_that_loads(place: Path) -> None:
     assert not hs.load(place / "plain.safetensors").at(1.0).conditional
     text = call("fit", "data.npz", "--out", "one.safetensors", "--components", 1, "--rank", 2, "--label", 2)
     assert "40 samples" in text
+    text = call("fit", "data.npz", "--out", "auto.safetensors", "--components", "auto", "--rank", 2)
+    assert "tried 1 components, LowRank(rank=2): " in text
+    assert hs.load(place / "auto.safetensors").report.candidates
+    call("fit", "data.npz", "--out", "t.safetensors", "--family", "student", "--components", 1, "--rank", 2)
+    assert isinstance(hs.load(place / "t.safetensors"), hs.StudentTMixture)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +117,8 @@ def test_fit_writes_a_start_that_loads(place: Path) -> None:
         (["data.npz", "--out", "data.npz/start.safetensors"], "data.npz"),
         (["data.npz", "--out", "."], "is a folder"),
         (["data.npz", "--components", "500"], "components"),
+        (["data.npz", "--components", "some"], "--components: must be a number from 1 on, or auto, got 'some'"),
+        (["data.npz", "--components", "0"], "--components: must be a number from 1 on, or auto, got '0'"),
         (["data.npz", "--device", "abacus"], "--device"),
         (["data.npz", "--seed", str(2**64)], "--seed: must be in [0, 2^64), got 18446744073709551616"),
     ],

@@ -14,6 +14,7 @@ from headstart.metrics import (
     Statistics,
     frechet_distance,
     max_sliced_wasserstein,
+    memorization,
     sliced_wasserstein,
     statistics,
 )
@@ -119,6 +120,11 @@ def test_statistics_do_not_depend_on_the_batch() -> None:
         (lambda: statistics(torch.zeros(1, 2)), "at least 2"),
         (lambda: statistics(torch.zeros(4, 2), lambda x: x[:1]), "features"),
         (lambda: frechet_distance(statistics(torch.rand(4, 2)), statistics(torch.rand(4, 3))), "2 features"),
+        (
+            lambda: memorization(normal(3, 2), normal(3, 2), normal(9, 2)),
+            "at least 100 points, got 9",
+        ),
+        (lambda: memorization(normal(3, 2), normal(3, 4), normal(100, 2)), "y must be"),
         (lambda: GradientFeatures.fit(torch.zeros(9, 1, 8, 8)), "N > 32"),
     ],
 )
@@ -138,3 +144,26 @@ def test_gradient_features_see_blur_and_noise() -> None:
     floor, blur, noise = (frechet_distance(statistics(x, features), reference) for x in (real, blurred, noisy))
     assert blur > 3 * floor
     assert noise > 3 * floor
+
+
+def test_memorization_tells_copies_from_fresh_samples() -> None:
+    train, heldout, fresh = normal(500, 3, 2), normal(400, 3, 2, seed=1), normal(600, 3, 2, seed=2)
+    alike = memorization(fresh, train, heldout)
+    assert alike.ratio == pytest.approx(1, abs=0.1)
+    assert alike.copies < 0.04
+    brute = (fresh.flatten(1)[:, None] - train.flatten(1)).norm(dim=2).min(1).values
+    torch.testing.assert_close(alike.samples, brute)
+    near = memorization(train[:100] + 0.01 * fresh[:100], train, heldout)
+    assert near.ratio < 0.05
+    assert near.copies == 1
+    assert memorization(train, train, heldout).ratio == 0  # exactly: no expanded square
+    half = memorization(torch.cat([train[:300], 5 + fresh[:300]]), train, heldout)
+    assert half.copies == pytest.approx(0.5)
+    assert memorization(3 * fresh, train, heldout).ratio > 1.5
+
+
+def test_memorization_does_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, heldout, fresh = normal(50, 3), normal(120, 3, seed=1), normal(60, 3, seed=2)
+    whole = memorization(fresh, train, heldout)
+    monkeypatch.setattr("headstart.metrics.neighbour.CHUNK_BYTES", 8 * 50 * 7)
+    assert torch.equal(memorization(fresh, train, heldout).samples, whole.samples)

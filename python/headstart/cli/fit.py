@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Options(NamedTuple):
     """What the command line says beyond the data; None: not given."""
 
-    components: int | None
+    components: int | Literal["auto"] | None
     rank: int | None
     max_iter: int
     sigma: float | None
@@ -33,6 +33,21 @@ def fit_gmm(data: Tensor, labels: Tensor | None, options: Options) -> Any:
     import headstart as hs
 
     return hs.fit(
+        data,
+        components=options.components,
+        covariance=None if options.rank is None else hs.LowRank(options.rank),
+        seed=options.seed,
+        max_iter=options.max_iter,
+        labels=labels,
+        progress=True,
+    )
+
+
+def fit_student(data: Tensor, labels: Tensor | None, options: Options) -> Any:
+    """A mixture of Student-t components of the clean data, for every sigma."""
+    import headstart as hs
+
+    return hs.StudentTMixture.fit(
         data,
         components=options.components,
         covariance=None if options.rank is None else hs.LowRank(options.rank),
@@ -62,7 +77,7 @@ def flow_options(options: Options) -> dict[str, Any]:
     import headstart as hs
 
     if options.sigma is None:
-        raise ValueError("--sigma: a flow is trained at one noise level, and needs it; a mixture (gmm) does not")
+        raise ValueError("--sigma: a flow is trained at one noise level, and needs it; a mixture does not")
     noises = {"fixed": hs.Fixed, "dynamic": hs.Dynamic}
     if options.noise is not None and options.noise not in noises:
         raise ValueError(f"--noise: must be one of {', '.join(noises)}, got {options.noise!r}")
@@ -72,9 +87,14 @@ def flow_options(options: Options) -> dict[str, Any]:
     return {**shared, **held}
 
 
-FAMILIES: dict[str, Callable[[Any, Any, Options], Any]] = {"gmm": fit_gmm, "flow": fit_flow, "tarflow": fit_tarflow}
-OWN = {"gmm": ("components", "rank"), "flow": ("sigma", "noise", "epochs", "checkpoint")}
-OWN["tarflow"] = OWN["flow"]
+FAMILIES: dict[str, Callable[[Any, Any, Options], Any]] = {
+    "gmm": fit_gmm,
+    "student": fit_student,
+    "flow": fit_flow,
+    "tarflow": fit_tarflow,
+}
+MIXTURE, FLOW = ("components", "rank"), ("sigma", "noise", "epochs", "checkpoint")
+OWN = {"gmm": MIXTURE, "student": MIXTURE, "flow": FLOW, "tarflow": FLOW}
 
 
 def require_family(family: str, options: Options) -> None:
@@ -93,12 +113,27 @@ def require_family(family: str, options: Options) -> None:
         require_file(options.checkpoint, "--checkpoint")
 
 
+def read_count(text: str | None) -> int | Literal["auto"] | None:
+    """The number of components asked for.
+
+    Raises:
+        ValueError: neither a number from 1 on nor "auto".
+    """
+    if text is None or text == "auto":
+        return text  # type: ignore[return-value]
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"--components: must be a number from 1 on, or auto, got {text!r}")
+    return int(text)
+
+
 @guarded
 def fit(
     data: Annotated[str, typer.Argument(help="Folder of images, .npy, .npz, .pt or idx file, or zoo:fashion.")],
     out: Annotated[Path, typer.Option(help="File to write (safetensors).")] = Path("start.safetensors"),
     family: Annotated[str, typer.Option(help=f"One of {', '.join(FAMILIES)}.")] = "gmm",
-    components: Annotated[int | None, typer.Option(min=1, help="Mixture components; default: from the data.")] = None,
+    components: Annotated[
+        str | None, typer.Option(help="Mixture components, or auto: by held-out likelihood; default: from the data.")
+    ] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Rank of a component; default: from the data.")] = None,
     sigma: Annotated[float | None, typer.Option(help="Noise level that a flow is trained at.")] = None,
     noise: Annotated[str | None, typer.Option(help="Of a flow: fixed or dynamic; default: the family's.")] = None,
@@ -111,10 +146,10 @@ def fit(
     label: Annotated[int | None, typer.Option(min=0, help="Fit on this class alone.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Fit a start to DATA (a Gaussian mixture, or a flow at one sigma) and write it to one safetensors file."""
+    """Fit a start to DATA (a mixture, or a flow at one sigma) and write it to one safetensors file."""
     require_file(out, "--out")
     require_seed(seed)
-    options = Options(components, rank, max_iter, sigma, noise, epochs, checkpoint, seed)
+    options = Options(read_count(components), rank, max_iter, sigma, noise, epochs, checkpoint, seed)
     require_family(family, options)
     from headstart.data import read_dataset
 
@@ -128,8 +163,11 @@ def fit(
     say(f"{n} samples of shape {'x'.join(map(str, shape))}{classes}")
     start = FAMILIES[family](dataset.images.to(where), None if known is None else known.to(where), options)
     start.save(out)
-    kind = f"{len(start.weight)} components" if family == "gmm" else f"{family} at sigma {start.sigma:g}"
+    kind = f"{len(start.weight)} components" if OWN[family] == MIXTURE else f"{family} at sigma {start.sigma:g}"
     console.print(f"wrote {out}: {kind}", markup=False, highlight=False, soft_wrap=True)
+    for tried in getattr(start.report, "candidates", ()):
+        score = tried.log_likelihood / math.prod(shape)
+        say(f"tried {tried.components} components, {tried.covariance}: {score:.4f} nats per dimension, held out")
     if start.report is not None and start.report.heldout_log_likelihood is not None:
         likelihood = start.report.heldout_log_likelihood / math.prod(shape)
         console.print(f"held-out log-likelihood {likelihood:.4f} nats per dimension, {start.report.seconds:.1f} s")

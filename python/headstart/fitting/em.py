@@ -1,4 +1,4 @@
-"""Expectation-maximization for Gaussian mixtures: the loop once, for every covariance family."""
+"""Expectation-maximization for mixtures: the loop once, for every covariance family and component law."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.fitting.cluster import Cluster
-from headstart.fitting.expectation import expect, shortlist
+from headstart.fitting.expectation import shortlist
 from headstart.fitting.kmeans import lloyd, seed_centres
+from headstart.fitting.law import Belief, Law, Normal
 from headstart.fitting.maximization import maximize
 from headstart.fitting.problem import Mixture, Problem
 from headstart.fitting.report import FitReport
@@ -25,16 +26,18 @@ LEAST = 1e-6  # least variance in any direction, as a share of the data's mean v
 REFRESH = 2  # iterations that a shortlist serves
 HELDOUT_SHARE, HELDOUT_FROM = 20, 200  # one point in 20 is held out, from 200 points on
 SUBSAMPLE, SUBSAMPLE_PER_COMPONENT = 10_000, 300  # EM climbs on this many points before it sees all of them
+PILOT, PILOT_PER_COMPONENT, PILOT_STEPS = 2_000, 100, 10  # where one of several starts is chosen
 COARSE = 4  # and there it stops at this many times the tolerance
 
 
 class Fit(NamedTuple):
-    """A fitted mixture: components, `weight` `[K]`, `class_weight` `[C, K]` or None, and the report."""
+    """A fitted mixture: components, `weight` `[K]`, `class_weight` `[C, K]` or None, report, `df` `[K]` or None."""
 
     components: ops.Components
     weight: Tensor
     class_weight: Tensor | None
     report: FitReport
+    df: Tensor | None = None
 
 
 def fit_mixture(
@@ -46,8 +49,9 @@ def fit_mixture(
     tol: float = 1e-4,
     labels: Tensor | None = None,
     tick: Callable[[float], None] = lambda log_likelihood: None,
+    law: Law = Normal(),
 ) -> Fit:
-    """Maximum-likelihood Gaussian mixture of checked data, by EM from k-means++ seeds.
+    """Maximum-likelihood mixture of checked data, by EM from k-means++ seeds.
 
     EM climbs first on a subsample, then on all points. It stops when the mean log-likelihood of a point rises by
     less than `tol` nats per dimension.
@@ -61,6 +65,7 @@ def fit_mixture(
         tol: Stopping rule, in nats per dimension.
         labels: Classes `[N]`, int64, or None.
         tick: Called once an iteration with the log-likelihood.
+        law: Of a component.
 
     Raises:
         ValueError: The data has no variance, or squares or the log-likelihood overflow.
@@ -73,19 +78,19 @@ def fit_mixture(
     order = torch.randperm(len(data), generator=generator).to(data.device)
     held = len(data) // HELDOUT_SHARE if len(data) >= HELDOUT_FROM else 0
     heldout, rows = order[:held], order[held:]
-    problem = Problem(data, family, least_variance(data), tol)
+    problem = Problem(data, family, law, least_variance(data), tol)
 
     few = rows[: max(SUBSAMPLE, SUBSAMPLE_PER_COMPONENT * components)]
-    state = first_guess(problem, few, components, generator)
+    state = begin(problem, few, components, generator)
     steps = 0
     if len(few) < len(rows) // 2:
         coarse = problem._replace(tol=COARSE * tol)
-        state, _, history, _ = climb(coarse, few, state, max_iter // 2, tick)
-        steps = len(history) - 1
-    state, responsibility, history, converged = climb(problem, rows, state, max_iter - steps, tick)
-    steps += len(history) - 1
+        belief, history, _ = climb(coarse, few, state, max_iter // 2, tick)
+        state, steps = belief.state, len(history) - 1
+    belief, history, converged = climb(problem, rows, state, max_iter - steps, tick)
+    state, steps = belief.state, steps + len(history) - 1
 
-    log_heldout, responsibility_heldout = expect(data, heldout, state) if held else (None, responsibility[:0])
+    unseen = law.expect(data, heldout, state, settled=True) if held else None
     report = FitReport(
         n=len(rows),
         heldout=held,
@@ -95,15 +100,17 @@ def fit_mixture(
         iterations=steps,
         converged=converged,
         log_likelihood=history[-1],
-        heldout_log_likelihood=log_heldout,
+        heldout_log_likelihood=None if unseen is None else unseen.log_likelihood,
         seconds=time.perf_counter() - began,
         seed=seed,
         history=tuple(history),
+        df=None if state.df is None else tuple(state.df.tolist()),
     )
     class_weight = None
     if labels is not None:
-        class_weight = average_by_class(torch.cat([responsibility_heldout, responsibility]), labels[order])
-    return Fit(state.components, state.weight, class_weight, report)
+        both = [belief.responsibility] if unseen is None else [unseen.responsibility, belief.responsibility]
+        class_weight = average_by_class(torch.cat(both), labels[order])
+    return Fit(state.components, state.weight, class_weight, report, state.df)
 
 
 def fold(seed: int) -> int:
@@ -124,40 +131,58 @@ def least_variance(data: Tensor) -> float:
     return LEAST * variance
 
 
-def first_guess(problem: Problem, rows: Tensor, count: int, generator: torch.Generator) -> Mixture:
-    """Mixture of the k-means clusters of some points."""
+def begin(problem: Problem, rows: Tensor, count: int, generator: torch.Generator) -> Mixture:
+    """Where EM begins: the k-means clusters, or the most likely of several guesses after a short climb on fewer points.
+
+    Of several guesses every other one is of random centres, which find components that differ in shape more than in
+    place.
+    """
+    if problem.law.starts == 1:
+        return first_guess(problem, rows, count, generator)
+    pilot, coarse = rows[: max(PILOT, PILOT_PER_COMPONENT * count)], problem._replace(tol=COARSE * problem.tol)
+    guesses = [first_guess(problem, pilot, count, generator, i % 2 == 0) for i in range(problem.law.starts)]
+    climbs = [climb(coarse, pilot, guess, PILOT_STEPS, lambda log_likelihood: None)[0] for guess in guesses]
+    return max(climbs, key=lambda belief: belief.log_likelihood).state
+
+
+def first_guess(problem: Problem, rows: Tensor, count: int, generator: torch.Generator, spread: bool = True) -> Mixture:
+    """Mixture of the k-means clusters of some points, or of the points nearest to random ones."""
+    rows = problem.law.core(problem.data, rows)
     points = problem.data[rows]
-    assignment = lloyd(points, seed_centres(points, count, generator))
-    hard = torch.nn.functional.one_hot(assignment).to(problem.data.dtype)
-    return maximize(problem, rows, hard, None)
+    if spread:
+        assignment = lloyd(points, seed_centres(points, count, generator))
+    else:
+        assignment = lloyd(points, points[torch.randperm(len(points), generator=generator)[:count]], iterations=0)
+    hard = torch.nn.functional.one_hot(assignment).to(points.dtype)
+    return problem.law.begin(maximize(problem, rows, hard, None))
 
 
 def climb(
     problem: Problem, rows: Tensor, state: Mixture, max_iter: int, tick: Callable[[float], None]
-) -> tuple[Mixture, Tensor, list[float], bool]:
-    """EM on some points: the mixture, its responsibilities, its log-likelihood at each E step, and if it converged."""
+) -> tuple[Belief, list[float], bool]:
+    """EM on some points: the last E step, the log-likelihood at each, and if it converged."""
     history: list[float] = []
     candidates, age, settled = None, 0, True
     rise = problem.tol * problem.data.shape[1]
     while True:
-        log_likelihood, responsibility = expect(problem.data, rows, state, candidates)
+        belief = problem.law.expect(problem.data, rows, state, candidates)
         age += 1
         last = history[-1] if history and settled else -math.inf
-        ended = log_likelihood - last < rise or len(history) >= max_iter
+        ended = belief.log_likelihood - last < rise or len(history) >= max_iter
         if ended and candidates is not None:  # a bound: ask every component before believing it
             candidates = None
-            log_likelihood, responsibility = expect(problem.data, rows, state)
-        if not math.isfinite(log_likelihood):
-            raise ValueError(f"fit: the log-likelihood must be finite, got {log_likelihood}; scale the data")
-        history.append(log_likelihood)
-        tick(log_likelihood)
-        converged = log_likelihood - last < rise
+            belief = problem.law.expect(problem.data, rows, state)
+        if not math.isfinite(belief.log_likelihood):
+            raise ValueError(f"fit: the log-likelihood must be finite, got {belief.log_likelihood}; scale the data")
+        history.append(belief.log_likelihood)
+        tick(belief.log_likelihood)
+        converged = belief.log_likelihood - last < rise
         if converged or len(history) > max_iter:
-            return state, responsibility, history, converged
+            return belief, history, converged
         if candidates is None:
-            candidates, age = shortlist(responsibility), 0
-        before, state = state, maximize(problem, rows, responsibility, state.components.axes)
-        settled = len(state.weight) == len(before.weight)  # dropping a component may cost likelihood: not the end
+            candidates, age = shortlist(belief.responsibility), 0
+        state = maximize(problem, rows, belief.responsibility, belief.state, belief.scale)
+        settled = len(state.weight) == len(belief.state.weight)  # dropping one may cost likelihood: not the end
         if not settled or age == REFRESH:
             candidates = None
 

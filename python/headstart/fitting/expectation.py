@@ -27,19 +27,12 @@ def shortlist(responsibility: Tensor) -> Tensor | None:
 
 
 def expect(data: Tensor, rows: Tensor, state: Mixture, candidates: Tensor | None = None) -> tuple[float, Tensor]:
-    """E step: mean log-likelihood of a point, and responsibilities `[n, K]`, over all components or the candidates."""
-    components = widen(state.components) if wide(extremes(state.components), 0.0) else state.components
+    """E step of normal components: mean log-likelihood of a point, and responsibilities `[n, K]`."""
+    components = sound(state.components)
     dtype = components.mean.dtype
     log_weight = state.weight.log().to(dtype)
     if candidates is not None:
-        joint = data.new_full(candidates.shape, -math.inf, dtype=dtype)
-        for k in range(len(log_weight)):
-            members = candidates[:, k].nonzero()[:, 0]
-            one = change(components, itemgetter(slice(k, k + 1)))
-            for some in members.split(batch_rows(data, one)):
-                x = data[rows[some]].to(dtype)
-                posterior = ops.mixture_posterior(x, one, log_weight[k : k + 1], 0.0, denoise=False)
-                joint[some, k] = posterior.log_prob
+        joint = densities(data, rows, components, candidates).add_(log_weight)
         return float(joint.logsumexp(1).mean(dtype=torch.float64)), joint.softmax(1).to(data.dtype)
     total = torch.zeros((), dtype=torch.float64, device=data.device)
     responsibility = torch.empty(len(rows), len(log_weight), dtype=data.dtype, device=data.device)
@@ -49,6 +42,25 @@ def expect(data: Tensor, rows: Tensor, state: Mixture, candidates: Tensor | None
         assert posterior.responsibility is not None
         responsibility[some] = posterior.responsibility.to(data.dtype)
     return float(total) / len(rows), responsibility
+
+
+def densities(data: Tensor, rows: Tensor, components: ops.Components, candidates: Tensor | None = None) -> Tensor:
+    """Normal log-densities `[n, K]` of points, a component at a time; -inf where a component is no candidate."""
+    dtype, count = components.mean.dtype, len(components.mean)
+    out = data.new_full((len(rows), count), -math.inf, dtype=dtype)
+    every = torch.arange(len(rows), device=data.device)
+    for k in range(count):
+        members = every if candidates is None else candidates[:, k].nonzero()[:, 0]
+        one = change(components, itemgetter(slice(k, k + 1)))
+        for some in members.split(batch_rows(data, one)):
+            x = data[rows[some]].to(dtype)
+            out[some, k] = ops.mixture_posterior(x, one, out.new_zeros(1), 0.0, denoise=False, respond=False).log_prob
+    return out
+
+
+def sound(components: ops.Components) -> ops.Components:
+    """The components in the precision that their densities need."""
+    return widen(components) if wide(extremes(components), 0.0) else components
 
 
 def batch_rows(data: Tensor, components: ops.Components) -> int:

@@ -9,29 +9,38 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.fitting.cluster import Cluster
-from headstart.fitting.problem import Mixture, Problem
+from headstart.fitting.problem import NEGLIGIBLE, Mixture, Problem
 
 if TYPE_CHECKING:
     from headstart.initializer.covariance import Factor
 
-NEGLIGIBLE = 1e-9  # responsibilities below this do not count
 
+def maximize(
+    problem: Problem, rows: Tensor, responsibility: Tensor, last: Mixture | None, scale: Tensor | None = None
+) -> Mixture:
+    """M step: each component from its points; components with a mass below two points, and twins, are dropped.
 
-def maximize(problem: Problem, rows: Tensor, responsibility: Tensor, axes: Tensor | None) -> Mixture:
-    """M step: each component from its points; components with a mass below two points, and twins, are dropped."""
+    Where points come with scales `u` `[n, K]`, they weigh `r u`, and the scale matrix is divided by `sum_i r_i u_i`
+    instead of `sum_i r_i`: the same limit in fewer iterations ("Parameter expansion to accelerate EM: the PX-EM
+    algorithm", Liu, Rubin, Wu, 1998, https://doi.org/10.1093/biomet/85.4.755).
+    """
+    axes, df = (last.components.axes, last.df) if last is not None else (None, None)
     mass = responsibility.sum(0, dtype=torch.float64)
     alive = (mass >= 2).nonzero()[:, 0].tolist() or [int(mass.argmax())]
     means, factors = [], []
     for k in alive:
         share = responsibility[:, k].double()
         members = (share > NEGLIGIBLE).nonzero()[:, 0]
-        cluster = Cluster(problem.data, rows[members], share[members])
+        share = share[members] if scale is None else share[members] * scale[members, k]
+        cluster = Cluster(problem.data, rows[members], share)
         previous = axes[k].double() if axes is not None else None
         factors.append(problem.family.estimate(cluster, previous, problem.least))
         means.append(cluster.mean)
     mean = torch.stack(means)
     single = drop_twins(mean, torch.stack([factor.variance for factor in factors]), problem.least)
-    return assemble(mean[single], [factors[k] for k in single], mass[alive][single], problem.data.dtype)
+    components = assemble(mean[single], [factors[k] for k in single], problem.data.dtype)
+    kept = mass[alive][single]
+    return Mixture(components, kept / kept.sum(), None if df is None else df[alive][single])
 
 
 def drop_twins(mean: Tensor, variance: Tensor, least: float) -> list[int]:
@@ -41,14 +50,13 @@ def drop_twins(mean: Tensor, variance: Tensor, least: float) -> list[int]:
     return (~twin).nonzero()[:, 0].tolist()
 
 
-def assemble(mean: Tensor, factors: list[Factor], mass: Tensor, dtype: torch.dtype) -> Mixture:
-    """Components in the data's dtype, and weights that sum to 1."""
+def assemble(mean: Tensor, factors: list[Factor], dtype: torch.dtype) -> ops.Components:
+    """Components in the data's dtype."""
     axes = [factor.axes for factor in factors if factor.axes is not None]
     spread = [factor.spread for factor in factors if factor.spread is not None]
-    components = ops.Components(
+    return ops.Components(
         mean.to(dtype),
         torch.stack([factor.variance for factor in factors]).to(dtype),
         torch.stack(axes).to(dtype) if axes else None,
         torch.stack(spread).to(dtype) if spread else None,
     )
-    return Mixture(components, mass / mass.sum())

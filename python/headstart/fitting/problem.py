@@ -10,24 +10,27 @@ from torch import Tensor
 from headstart import ops
 
 if TYPE_CHECKING:
+    from headstart.fitting.law import Law
     from headstart.initializer.covariance import Covariance
 
-
 WIDE = 1e4  # spread over total variance from which densities are computed in float64
+NEGLIGIBLE = 1e-9  # responsibilities below this do not count
 
 
 class Mixture(NamedTuple):
-    """Components and their weights `[K]` (float64)."""
+    """Components, their weights `[K]`, and their degrees of freedom `[K]` or None (both float64)."""
 
     components: ops.Components
     weight: Tensor
+    df: Tensor | None = None
 
 
 class Problem(NamedTuple):
-    """What stays fixed while EM climbs: the data `[N, D]`, the family, the least variance, the stopping rule."""
+    """What stays fixed while EM climbs: data `[N, D]`, family, component law, least variance, stopping rule."""
 
     data: Tensor
     family: Covariance
+    law: Law
     least: float
     tol: float
 

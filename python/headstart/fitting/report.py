@@ -7,6 +7,21 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One mixture that `components="auto"` tried.
+
+    Attributes:
+        components: Components asked for.
+        covariance: The covariance family, as text.
+        log_likelihood: Of a held-out point, mean, in nats.
+    """
+
+    components: int
+    covariance: str
+    log_likelihood: float
+
+
+@dataclass(frozen=True)
 class FitReport:
     """How a mixture was fitted. Log-likelihoods are means over points, in nats, under the returned mixture.
 
@@ -23,6 +38,8 @@ class FitReport:
         seconds: Wall time.
         seed: Seed of the split and of the first components.
         history: Log-likelihood at each iteration on all points fitted on.
+        df: Degrees of freedom of each component, or None where they are normal.
+        candidates: What `components="auto"` compared, in order; empty where the number was given.
     """
 
     n: int
@@ -37,6 +54,8 @@ class FitReport:
     seconds: float
     seed: int
     history: tuple[float, ...] = ()
+    df: tuple[float, ...] | None = None
+    candidates: tuple[Candidate, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -47,4 +66,6 @@ class FitReport:
         """The report back from `to_dict`; keys of later versions are ignored."""
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         known["history"] = tuple(known.get("history", ()))
+        known["df"] = None if known.get("df") is None else tuple(known["df"])
+        known["candidates"] = tuple(Candidate(**one) for one in known.get("candidates", ()))
         return cls(**known)

@@ -7,9 +7,11 @@ from headstart.initializer.default import fit
 from headstart.initializer.empirical import Empirical, EmpiricalStart
 from headstart.initializer.file import load
 from headstart.initializer.flow import Flow
+from headstart.initializer.gaussian import Gaussian
 from headstart.initializer.mixture import GaussianMixture
 from headstart.initializer.mixture_start import MixtureStart
 from headstart.initializer.protocol import Start
+from headstart.initializer.student import StudentTMixture
 from headstart.initializer.tarflow import TarFlow
 from headstart.initializer.transform import Coupling, Spline
 
@@ -22,6 +24,7 @@ __all__ = [
     "EmpiricalStart",
     "Flow",
     "Full",
+    "Gaussian",
     "GaussianBase",
     "GaussianMixture",
     "Isotropic",
@@ -30,6 +33,7 @@ __all__ = [
     "Spline",
     "Start",
     "StudentTBase",
+    "StudentTMixture",
     "TarFlow",
     "fit",
     "load",

@@ -43,6 +43,13 @@ def check_labels(name: str, labels: object, n: int) -> Tensor:
     return labels
 
 
+def check_covariance(covariance: object) -> None:
+    """A covariance family."""
+    if not hasattr(covariance, "estimate") or isinstance(covariance, type):
+        families = "Isotropic(), Diagonal(), Full() or LowRank(rank)"
+        raise ValueError(f"fit: covariance must be {families}, got {covariance!r}")
+
+
 def check_points(name: str, x: object, shape: tuple[int, ...]) -> Tensor:
     """Points `[B, *shape]` as `[B, D]`."""
     if not isinstance(x, Tensor) or not x.is_floating_point() or tuple(x.shape[1:]) != shape or x.ndim == 0:
@@ -60,45 +67,47 @@ def check_sigma(name: str, sigma: float | Tensor, positive: bool = False) -> flo
 
 
 def check_mixture(
-    components: Components, weight: Tensor, shape: tuple[int, ...], class_weight: Tensor | None
+    family: str, components: Components, weight: Tensor, shape: tuple[int, ...], class_weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Consistent shapes and sound weights of a mixture; weights come back in float64, scaled to sum to 1."""
     mean, variance, axes, spread = components
     if not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ValueError(f"GaussianMixture: shape must be of integers above 0, got {shape}")
+        raise ValueError(f"{family}: shape must be of integers above 0, got {shape}")
     for name, tensor in components._asdict().items():
         if tensor is not None and (tensor.dtype not in STATE or tensor.dtype != mean.dtype):
             wanted = "float32 or float64, like mean"
-            raise ValueError(f"GaussianMixture: {name} must be {wanted}, got {describe(tensor)}")
+            raise ValueError(f"{family}: {name} must be {wanted}, got {describe(tensor)}")
     k, d = len(weight), math.prod(shape)
-    check_shape("mean", mean, [(k, d)])
+    check_shape(family, "mean", mean, [(k, d)])
     if axes is None and spread is None:
-        check_shape("variance", variance, [(k, 1), (k, d)])
+        check_shape(family, "variance", variance, [(k, 1), (k, d)])
     else:
         rank = axes.shape[1] if axes is not None and axes.ndim == 3 else 0
-        check_shape("variance", variance, [(k, 1)])
-        check_shape("axes", axes, [(k, rank, d)])
-        check_shape("spread", spread, [(k, rank)])
+        check_shape(family, "variance", variance, [(k, 1)])
+        check_shape(family, "axes", axes, [(k, rank, d)])
+        check_shape(family, "spread", spread, [(k, rank)])
     if bool((variance < 0).any()) or (spread is not None and bool((spread < 0).any())):
-        raise ValueError("GaussianMixture: variance and spread must be at least 0")
-    weight = check_weight("weight", weight, (k,))
-    return weight, None if class_weight is None else check_weight("class_weight", class_weight, (len(class_weight), k))
+        raise ValueError(f"{family}: variance and spread must be at least 0")
+    weight = check_weight(family, "weight", weight, (k,))
+    if class_weight is not None:
+        class_weight = check_weight(family, "class_weight", class_weight, (len(class_weight), k))
+    return weight, class_weight
 
 
-def check_shape(name: str, tensor: Tensor | None, allowed: Sequence[tuple[int, ...]]) -> None:
+def check_shape(family: str, name: str, tensor: Tensor | None, allowed: Sequence[tuple[int, ...]]) -> None:
     """A finite tensor of one of the shapes."""
     if tensor is None or tuple(tensor.shape) not in allowed or not bool(tensor.isfinite().all()):
         expected = " or ".join(str(list(size)) for size in allowed)
-        raise ValueError(f"GaussianMixture: {name} must be finite {expected}, got {describe(tensor)}")
+        raise ValueError(f"{family}: {name} must be finite {expected}, got {describe(tensor)}")
 
 
-def check_weight(name: str, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
+def check_weight(family: str, name: str, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Weights as float64, rows scaled to sum to 1 (as they are if they do; rows of zeros stay)."""
     weight = weight.double()
     sound = tuple(weight.shape) == shape and bool(weight.isfinite().all()) and bool((weight >= 0).all())
     if not sound or not bool(weight.sum() > 0):
         wanted = f"{list(shape)}, finite, at least 0 and not all 0"
-        raise ValueError(f"GaussianMixture: {name} must be {wanted}, got {describe(weight)}")
+        raise ValueError(f"{family}: {name} must be {wanted}, got {describe(weight)}")
     total = weight.sum(-1, keepdim=True)
     settled = ((total - 1).abs() < 1e-12) | (total == 0)  # dividing again would change the last bits
     return torch.where(settled, weight, weight / total)

@@ -1,22 +1,21 @@
-"""The default fit: a mixture whose size follows the data's."""
+"""The default fit: a Gaussian mixture whose size follows the data's."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from headstart.initializer.check import check_data
-from headstart.initializer.covariance import Covariance, Full, LowRank
+from headstart.initializer.covariance import Covariance
 from headstart.initializer.mixture import GaussianMixture
-
-SMALL = 32  # dimensions up to which covariances are full
-POINTS_PER_COMPONENT, MOST_COMPONENTS = 100, 32
-POINTS_PER_AXIS, MOST_AXES = 4, 64
+from headstart.initializer.size import size
 
 
 def fit(
     data: Tensor,
-    components: int | None = None,
+    components: int | Literal["auto"] | None = None,
     covariance: Covariance | None = None,
     seed: int = 0,
     max_iter: int = 100,
@@ -32,19 +31,15 @@ def fit(
     is within 0.2 nats of twice that. Below sigma 1 fewer components do better.
 
     Args:
-        components: None: one for every 100 points, from 1 to 32.
+        components: None: one for every 100 points, from 1 to 32. "auto": the number, and the rank up to the given one,
+            of the best held-out likelihood, in some seconds.
         covariance: None: full up to 32 dimensions, else low rank with an axis for every 4 points of a component,
-            at most 64.
+            at most 64 (with "auto" components: up to 64).
         data, seed, max_iter, tol, device, progress, labels: As in `GaussianMixture.fit`.
 
     Raises:
         ValueError: As `GaussianMixture.fit`.
     """
     data = check_data("fit", data)
-    dim = data[0].numel()
-    if components is None:
-        components = max(1, min(MOST_COMPONENTS, len(data) // POINTS_PER_COMPONENT))
-    if covariance is None:
-        rank = max(1, min(MOST_AXES, len(data) // max(components, 1) // POINTS_PER_AXIS))
-        covariance = Full() if dim <= SMALL else LowRank(rank)
+    components, covariance = size(data, components, covariance)
     return GaussianMixture.fit(data, components, covariance, seed, max_iter, tol, device, progress, labels)

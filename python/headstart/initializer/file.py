@@ -15,8 +15,8 @@ from torch import Tensor
 from headstart import output
 
 if TYPE_CHECKING:
+    from headstart.initializer.family import Mixture
     from headstart.initializer.flow import Flow
-    from headstart.initializer.mixture import GaussianMixture
     from headstart.initializer.tarflow import TarFlow
 
 FORMAT, VERSION = "headstart", 1
@@ -71,7 +71,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
-def load(path: str | Path) -> GaussianMixture | Flow | TarFlow:
+def load(path: str | Path) -> Mixture | Flow | TarFlow:
     """The initializer saved at `path`, on the CPU.
 
     Raises:
@@ -82,10 +82,11 @@ def load(path: str | Path) -> GaussianMixture | Flow | TarFlow:
     """
     from headstart.initializer.flow import Flow  # families import this file
     from headstart.initializer.mixture import GaussianMixture
+    from headstart.initializer.student import StudentTMixture
     from headstart.initializer.tarflow import TarFlow
 
-    families: dict[Any, type[GaussianMixture | Flow | TarFlow]] = {
-        family.__name__: family for family in (GaussianMixture, Flow, TarFlow)
+    families: dict[Any, type[Mixture | Flow | TarFlow]] = {
+        family.__name__: family for family in (GaussianMixture, StudentTMixture, Flow, TarFlow)
     }
     header, tensors = read(path)
     family = header.get("family")

@@ -1,4 +1,4 @@
-"""A Gaussian mixture at a noise level: the start it was fitted for."""
+"""A mixture at a noise level: the start it was fitted for."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 from headstart import ops
 
 if TYPE_CHECKING:
-    from headstart.initializer.mixture import GaussianMixture
+    from headstart.initializer.family import Mixture
 
 
 @dataclass(frozen=True)
 class MixtureStart:
-    """A Gaussian mixture at noise level `sigma`: the law of `x_0 + sigma n`.
+    """A mixture at noise level `sigma`: the law of `x_0 + sigma n`.
 
     Args:
         mixture: The law of `x_0`.
         sigma: Noise level, in units of the data.
     """
 
-    mixture: GaussianMixture
+    mixture: Mixture
     sigma: float
 
     @property
@@ -48,7 +48,7 @@ class MixtureStart:
         u = ops.uniform(n, seed, 0, offset, stream=ops.Stream.COMPONENT, device=device)
         cdf = (cdf / cdf[:, -1:]).expand(n, -1).contiguous()
         component = torch.searchsorted(cdf, u[:, None])[:, 0]
-        x = ops.mixture_sample(component, self.mixture.components, self.sigma, seed, 0, offset)
+        x = self.mixture.draw(component, self.sigma, seed, offset)
         return x.reshape(n, *self.shape)
 
     def log_prob(self, x: Tensor, labels: int | Tensor | None = None) -> Tensor:

@@ -1,0 +1,173 @@
+"""What every mixture shares: weights, classes, noise levels, files."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from headstart import ops
+from headstart.fitting import Fit, FitReport
+from headstart.fitting.problem import change, extremes, widen
+from headstart.initializer.check import check_labels, check_mixture, check_sigma
+from headstart.initializer.file import write
+from headstart.initializer.mixture_start import MixtureStart
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Mixture:
+    """`p(x) = sum_k w_k p_k(x)`; a family gives the law `p_k` of a component, and of its noised copies.
+
+    A family is a subclass with `draw`, `posterior` and `of`; tensors that its constructor takes beside the arguments
+    below are named in `OWN`.
+
+    Args:
+        components: Means and scale matrices of K components in D dimensions.
+        weight: `w` `[K]`, at least 0; it is scaled to sum to 1.
+        shape: Shape of one sample, of D values.
+        class_weight: `p(k | class)` `[C, K]`, or None. A row of zeros is a class without data.
+        report: How it was fitted, or None.
+
+    Attributes:
+        conditional: Whether it has class weights.
+
+    Raises:
+        ValueError: Shapes disagree, or weights are negative or not finite.
+    """
+
+    OWN: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        components: ops.Components,
+        weight: Tensor,
+        shape: tuple[int, ...],
+        class_weight: Tensor | None = None,
+        report: FitReport | None = None,
+    ) -> None:
+        self.components, self.shape, self.report = components, tuple(shape), report
+        family = type(self).__name__
+        self.weight, self.class_weight = check_mixture(family, components, weight, self.shape, class_weight)
+        self.extremes = extremes(components)
+
+    @classmethod
+    def of(cls, fit: Fit, shape: tuple[int, ...]) -> Self:
+        """The mixture that a fit found."""
+        raise NotImplementedError
+
+    def draw(self, component: Tensor, sigma: float, seed: int, offset: int) -> Tensor:
+        """Samples `offset ...` of `seed` of given components `[n]` at a noise level, `[n, D]`."""
+        raise NotImplementedError
+
+    def posterior(
+        self, name: str, x: Tensor, sigma: float, labels: int | Tensor | None, denoise: bool
+    ) -> ops.Posterior:
+        """Log-density and posterior mean of `x`, in its dtype; `name` is that of the caller."""
+        raise NotImplementedError
+
+    @property
+    def conditional(self) -> bool:
+        return self.class_weight is not None
+
+    @cached_property
+    def widened(self) -> ops.Components:
+        """The components in float64."""
+        return change(self.components, Tensor.double) if self.components.axes is None else widen(self.components)
+
+    def at(self, sigma: float | Tensor) -> MixtureStart:
+        """The law of `x_0 + sigma n`, a start; it shares this mixture's tensors."""
+        return MixtureStart(self, check_sigma("at", sigma))
+
+    def replace(self, **fields: Any) -> Self:
+        """This mixture with some arguments of its constructor replaced."""
+        names = ("components", "weight", "shape", "class_weight", "report", *self.OWN)
+        return type(self)(**{**{name: getattr(self, name) for name in names}, **fields})
+
+    def given(self, label: int) -> Self:
+        """The mixture of one class; means and covariances are shared."""
+        return self.replace(weight=self.rows("given", torch.tensor([label]), 1)[0], class_weight=None)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """This mixture with its components on another device or in another dtype."""
+        return self.replace(
+            components=change(self.components, lambda tensor: tensor.to(device, dtype)),
+            weight=self.weight.to(device),
+            class_weight=None if self.class_weight is None else self.class_weight.to(device),
+            **{name: getattr(self, name).to(device) for name in self.OWN},
+        )
+
+    def rows(self, name: str, labels: int | Tensor | None, n: int) -> Tensor:
+        """Weights `[n, K]` of the classes `labels` (`[n]`, or one for all), or `[1, K]` without labels."""
+        if labels is None:
+            return self.weight[None]
+        if self.class_weight is None:
+            raise ValueError(f"{name}: labels were given, but this mixture was fitted without labels")
+        labels = torch.as_tensor(labels)
+        labels = check_labels(name, labels.expand(n) if labels.ndim == 0 else labels, n)
+        row = self.class_weight[labels.to(self.class_weight.device).clamp_max(len(self.class_weight) - 1)]
+        absent = (labels >= len(self.class_weight)) | (row.sum(1) == 0).to(labels.device)
+        if absent.any():
+            raise ValueError(f"{name}: no point of class {int(labels[absent][0])} was in the data of the fit")
+        return row
+
+    def log_prob(self, x: Tensor, sigma: float | Tensor = 0.0, labels: int | Tensor | None = None) -> Tensor:
+        """Log-density in nats of `x` `[B, *shape]` at noise level `sigma`, as `[B]`.
+
+        Args:
+            x: Points, floating.
+            sigma: Noise level, in units of the data.
+            labels: Classes `[B]`, or one for all, or None.
+        """
+        sigma = check_sigma("log_prob", sigma)
+        return self.posterior("log_prob", x, sigma, labels, denoise=False).log_prob
+
+    def denoise(self, x: Tensor, sigma: float | Tensor, labels: int | Tensor | None = None) -> Tensor:
+        """Posterior mean `E[x_0 | x_0 + sigma n = x]` `[B, *shape]`: the exact denoiser of this mixture.
+
+        Args:
+            x: Points `[B, *shape]`, floating.
+            sigma: Noise level, or one for each point `[B]`.
+            labels: Classes `[B]`, or one for all, or None.
+        """
+        if isinstance(sigma, Tensor) and sigma.numel() != 1:
+            return self.denoise_levels(x, sigma, labels)
+        sigma = check_sigma("denoise", sigma)
+        denoised = self.posterior("denoise", x, sigma, labels, denoise=True).denoised
+        assert denoised is not None
+        return denoised.reshape(x.shape).to(x.dtype)
+
+    def denoise_levels(self, x: Tensor, sigma: Tensor, labels: int | Tensor | None) -> Tensor:
+        """`denoise` with a noise level for each point, a level at a time."""
+        if sigma.numel() != len(x):
+            raise ValueError(f"denoise: sigma must be a number or [{len(x)}], got {list(sigma.shape)}")
+        labels = labels if labels is None else torch.as_tensor(labels, device=x.device).expand(len(x))
+        out, sigma = torch.empty_like(x), sigma.reshape(-1).to(x.device)
+        for level in sigma.unique():
+            some = sigma == level
+            out[some] = self.denoise(x[some], level, labels if labels is None else labels[some])
+        return out
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, whole or not at all; `headstart.load` reads it."""
+        tensors = {"weight": self.weight, "class_weight": self.class_weight, **self.components._asdict()}
+        tensors |= {name: getattr(self, name) for name in self.OWN}
+        header: dict[str, Any] = {"family": type(self).__name__, "shape": self.shape, "provenance": {}}
+        if self.report is not None:
+            header["provenance"] = {"fit": self.report.to_dict(), "torch": torch.__version__}
+        write(path, header, {name: tensor for name, tensor in tensors.items() if tensor is not None})
+
+    @classmethod
+    def from_file(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
+        """The mixture from a file's header and tensors."""
+        optional = {name: tensors.get(name) for name in ("axes", "spread")}
+        components = ops.Components(tensors["mean"], tensors["variance"], **optional)
+        report = header["provenance"].get("fit")
+        report = FitReport.from_dict(report) if report is not None else None
+        own = {name: tensors[name] for name in cls.OWN}
+        shape, class_weight = tuple(header["shape"]), tensors.get("class_weight")
+        return cls(components, tensors["weight"], shape, class_weight, report, **own)
