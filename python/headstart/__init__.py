@@ -11,7 +11,10 @@ from importlib.metadata import version
 from headstart import metrics, ops, zoo
 from headstart.denoiser import EDM, Denoiser, Preconditioned, Preconditioning
 from headstart.fitting import Dynamic, Fixed
+from headstart.dip import DipHorizon, dip_horizon
 from headstart.grid import karras, log_uniform
+from headstart.horizon import Horizon, horizon
+from headstart.initialization import InitializationKL, initialization_kl
 from headstart.initializer import (
     Classic,
     Coupling,
@@ -44,6 +47,7 @@ from headstart.solver import (
     EulerMaruyama,
     Heun,
 )
+from headstart.tail import TailCheck, tail_check
 
 __version__ = version("headstart")
 
@@ -60,6 +64,7 @@ __all__ = [
     "Denoiser",
     "Diagonal",
     "Dynamic",
+    "DipHorizon",
     "Empirical",
     "Euler",
     "EulerMaruyama",
@@ -70,6 +75,8 @@ __all__ = [
     "GaussianBase",
     "GaussianMixture",
     "Heun",
+    "Horizon",
+    "InitializationKL",
     "Isotropic",
     "LowRank",
     "Preconditioned",
@@ -80,7 +87,11 @@ __all__ = [
     "StudentTBase",
     "StudentTMixture",
     "TarFlow",
+    "TailCheck",
+    "dip_horizon",
     "fit",
+    "horizon",
+    "initialization_kl",
     "integrate",
     "karras",
     "load",
@@ -88,5 +99,6 @@ __all__ = [
     "metrics",
     "ops",
     "sample",
+    "tail_check",
     "zoo",
 ]
