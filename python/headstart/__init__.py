@@ -9,6 +9,7 @@ x = hs.sample(denoiser, start.at(sigma=3.0), n=64, steps=6)  # any denoiser D(x,
 from importlib.metadata import version
 
 from headstart import metrics, ops, zoo
+from headstart.budget import ErrorBudget, error_budget
 from headstart.denoiser import EDM, Denoiser, Preconditioned, Preconditioning
 from headstart.fitting import Dynamic, Fixed
 from headstart.dip import DipHorizon, dip_horizon
@@ -66,6 +67,7 @@ __all__ = [
     "Dynamic",
     "DipHorizon",
     "Empirical",
+    "ErrorBudget",
     "Euler",
     "EulerMaruyama",
     "Fixed",
@@ -89,6 +91,7 @@ __all__ = [
     "TarFlow",
     "TailCheck",
     "dip_horizon",
+    "error_budget",
     "fit",
     "horizon",
     "initialization_kl",
