@@ -17,6 +17,7 @@ from headstart.metrics import (
     memorization,
     sliced_wasserstein,
     statistics,
+    tail_ratios,
 )
 from headstart.metrics.wasserstein import coupling, directions
 
@@ -55,6 +56,28 @@ def test_shift_moves_by_its_projection(d: int) -> None:
     found = max_sliced_wasserstein(x, x + shift)
     assert found.distance == pytest.approx(float(shift.norm()), rel=1e-6)
     assert abs(float(found.direction @ shift[0])) == pytest.approx(float(shift.norm()), rel=1e-6)
+
+
+def test_bulk_leaves_out_the_tails() -> None:
+    """Of W2(x, x scaled by 2) on N(0, 1), the part between quantiles a and 1 - a is `int z^2 phi(z) dz` there."""
+    x = torch.special.ndtri((torch.arange(20_000).double() + 0.5) / 20_000)[:, None]
+    z = float(torch.special.ndtri(torch.tensor(0.9).double()))
+    inside = 0.8 - 2 * z * math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    found = sliced_wasserstein(x, 2 * x[:15_000:2], v=torch.ones(1, 1).double(), bulk=(0, 1))
+    assert found > 0.4  # another law: the check below is not empty
+    assert sliced_wasserstein(x, 2 * x, bulk=(0.1, 0.9)) == pytest.approx(math.sqrt(inside), rel=1e-3)
+    outlier = torch.cat([x, x.new_tensor([[1e6]])])
+    assert sliced_wasserstein(x, outlier, bulk=(0.1, 0.9)) < 1e-3
+    found = max_sliced_wasserstein(torch.cat([x, x.flip(0)], 1), torch.cat([x, 2 * x.flip(0)], 1), bulk=(0.1, 0.9))
+    assert found.distance == pytest.approx(math.sqrt(inside), rel=0.02)
+
+
+def test_tail_ratios_of_a_scaled_sample_are_the_scale() -> None:
+    x, v = normal(40_000, 3), directions(1, 3)[0]
+    x = x - (x @ v).median() * v
+    ratio = tail_ratios(3 * x, x, v)
+    assert list(ratio) == [0.9, 0.99, 0.999]
+    assert all(value == pytest.approx(3, rel=1e-12) for value in ratio.values())
 
 
 def test_sliced_distance_between_gaussians_matches_the_closed_form() -> None:
@@ -117,6 +140,8 @@ def test_statistics_do_not_depend_on_the_batch() -> None:
         (lambda: sliced_wasserstein(torch.zeros(3, 2), torch.zeros(3, 4)), "y must be"),
         (lambda: sliced_wasserstein(torch.zeros(0, 2), torch.zeros(3, 2)), "not empty"),
         (lambda: max_sliced_wasserstein(torch.zeros(3, 2), torch.full((3, 2), math.nan)), "finite"),
+        (lambda: sliced_wasserstein(torch.zeros(3, 2), torch.zeros(3, 2), bulk=(0.9, 0.1)), "bulk"),
+        (lambda: tail_ratios(torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(3)), "direction"),
         (lambda: statistics(torch.zeros(1, 2)), "at least 2"),
         (lambda: statistics(torch.zeros(4, 2), lambda x: x[:1]), "features"),
         (lambda: frechet_distance(statistics(torch.rand(4, 2)), statistics(torch.rand(4, 3))), "2 features"),

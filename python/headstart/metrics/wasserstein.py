@@ -32,11 +32,13 @@ def directions(n: int, dimension: int, seed: int = 0) -> Tensor:
     return z / z.norm(dim=1, keepdim=True)
 
 
-def coupling(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sorted coupling of n and m equal masses: `(index [L], index [L], mass [L])`, in order."""
+def coupling(n: int, m: int, bulk: tuple[float, float] = (0.0, 1.0)) -> tuple[Tensor, Tensor, Tensor]:
+    """Sorted coupling of n and m equal masses between two quantiles: `(index [L], index [L], mass [L])`, in order."""
     levels = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
-    mass = torch.diff(levels, prepend=levels.new_zeros(1)).double() / (n * m)
-    return (levels - 1) // m, (levels - 1) // n, mass
+    upper = (levels.double() / (n * m)).clamp(*bulk)
+    mass = torch.diff(upper, prepend=upper.new_full((1,), bulk[0]))
+    kept = mass > 0
+    return (levels[kept] - 1) // m, (levels[kept] - 1) // n, mass[kept]
 
 
 def flatten(name: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,9 +50,15 @@ def flatten(name: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x.double().flatten(1), y.double().flatten(1)
 
 
-def gaps(x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+def check_bulk(name: str, bulk: tuple[float, float]) -> None:
+    """Quantiles in order."""
+    if not 0 <= bulk[0] < bulk[1] <= 1:
+        raise ValueError(f"{name}: bulk must be two quantiles, 0 <= low < high <= 1, got {bulk}")
+
+
+def gaps(x: Tensor, y: Tensor, v: Tensor, bulk: tuple[float, float] = (0.0, 1.0)) -> Tensor:
     """`W2(v.x, v.y)^2` `[V]` along every row of `v` `[V, D]`; x `[N, D]`, y `[M, D]`."""
-    left, right, mass = (part.to(x.device) for part in coupling(len(x), len(y)))
+    left, right, mass = (part.to(x.device) for part in coupling(len(x), len(y), bulk))
     squares = [
         (((x @ part.T).sort(0).values[left] - (y @ part.T).sort(0).values[right]).square() * mass[:, None]).sum(0)
         for part in v.split(64)
@@ -58,25 +66,30 @@ def gaps(x: Tensor, y: Tensor, v: Tensor) -> Tensor:
     return torch.cat(squares)
 
 
-def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 512, seed: int = 0, v: Tensor | None = None) -> float:
+def sliced_wasserstein(
+    x: Tensor, y: Tensor, projections: int = 512, seed: int = 0, v: Tensor | None = None,
+    bulk: tuple[float, float] = (0.0, 1.0),
+) -> float:  # fmt: skip
     """`SW2(x, y)` over random directions.
 
     Args:
         x, y: samples `[N, *shape]`, `[M, *shape]`.
         projections, seed: number and seed of the directions (addressed noise).
         v: directions `[V, D]` of unit length, in place of random ones.
+        bulk: quantiles between which the transport cost along a direction is summed; (0.1, 0.9) leaves out the tails.
 
     Raises:
-        ValueError: shapes that differ, no samples, or samples that are not finite.
+        ValueError: shapes that differ, no samples, samples that are not finite, or quantiles out of order.
     """
+    check_bulk("sliced_wasserstein", bulk)
     x, y = flatten("sliced_wasserstein", x, y)
     v = directions(projections, x.shape[1], seed) if v is None else v
-    return float(gaps(x, y, v.to(x)).mean().sqrt())
+    return float(gaps(x, y, v.to(x), bulk).mean().sqrt())
 
 
-def ascend(x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+def ascend(x: Tensor, y: Tensor, v: Tensor, bulk: tuple[float, float] = (0.0, 1.0)) -> Tensor:
     """Next directions: each `v` moved halfway to `M v / |M v|`, `M` the second moment of coupled differences."""
-    left, right, mass = (part.to(x.device) for part in coupling(len(x), len(y)))
+    left, right, mass = (part.to(x.device) for part in coupling(len(x), len(y), bulk))
     turned = []
     for one in v:
         difference = x[(x @ one).argsort()[left]] - y[(y @ one).argsort()[right]]
@@ -87,8 +100,9 @@ def ascend(x: Tensor, y: Tensor, v: Tensor) -> Tensor:
 
 
 def max_sliced_wasserstein(
-    x: Tensor, y: Tensor, projections: int = 512, steps: int = 50, seed: int = 0, restarts: int = 4
-) -> MaxSliced:
+    x: Tensor, y: Tensor, projections: int = 512, steps: int = 50, seed: int = 0, restarts: int = 4,
+    bulk: tuple[float, float] = (0.0, 1.0),
+) -> MaxSliced:  # fmt: skip
     """`maxSW2(x, y)`: a lower bound, by ascent from the best of many directions.
 
     The ascent starts from the difference of the means, the principal axes whose variances differ most, and the best
@@ -100,23 +114,25 @@ def max_sliced_wasserstein(
         projections, seed: number and seed of the random directions (addressed noise).
         steps: steps of the ascent.
         restarts: how many of each kind of direction the ascent starts from.
+        bulk: as in `sliced_wasserstein`.
 
     Raises:
-        ValueError: shapes that differ, no samples, or samples that are not finite.
+        ValueError: shapes that differ, no samples, samples that are not finite, or quantiles out of order.
     """
+    check_bulk("max_sliced_wasserstein", bulk)
     x, y = flatten("max_sliced_wasserstein", x, y)
     random = directions(projections, x.shape[1], seed).to(x)
     shift = x.mean(0) - y.mean(0)
     axes = torch.linalg.eigh(x.T.cov(correction=0).view(x.shape[1], -1) - y.T.cov(correction=0).view(y.shape[1], -1))
     order = axes.eigenvalues.abs().argsort(descending=True)[:restarts]
-    best = gaps(x, y, random).argsort(descending=True)[:restarts]
+    best = gaps(x, y, random, bulk).argsort(descending=True)[:restarts]
     v = torch.cat([random[best], axes.eigenvectors.T[order]])
     if float(shift.norm()) > 0:
         v = torch.cat([v, shift[None] / shift.norm()])
-    kept, value = v, gaps(x, y, v)
+    kept, value = v, gaps(x, y, v, bulk)
     for _ in range(steps):
-        v = ascend(x, y, v)
-        now = gaps(x, y, v)
+        v = ascend(x, y, v, bulk)
+        now = gaps(x, y, v, bulk)
         better = now > value
         kept, value = torch.where(better[:, None], v, kept), torch.where(better, now, value)
     winner = int(value.argmax())
