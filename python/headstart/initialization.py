@@ -99,7 +99,7 @@ def initialization_kl(
         seed: of the noise.
         batch: points a call.
         cond: keyword arguments of the denoiser; tensors of size N are split with the batch, and `label` also goes to
-            a conditional start.
+            a conditional start (an unconditional one is charged with what the label tells the network).
         exact: the denoiser is the exact posterior mean: the gap is then `E|D - D_q|^2`, of far smaller variance.
 
     Raises:
