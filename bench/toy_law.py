@@ -80,7 +80,9 @@ class Toy:
         """Log-density `[B]` at `LEVEL` and the components' shares `[B, K]` of points at that level."""
         x = x.double()
         if not self.heavy:
-            found = self.mixture.posterior("likelihood", x, LEVEL, None, denoise=False)
+            log_weight = self.law.weight.log()
+            found = ops.mixture_posterior(x, self.mixture.components, log_weight, LEVEL, denoise=False, respond=True)
+            assert found.responsibility is not None
             return found.log_prob, found.responsibility
         joint = torch.stack([part.log_prob(x, LEVEL) for part in self.parts], 1) + self.law.weight.log()
         return joint.logsumexp(1), joint.softmax(1)
