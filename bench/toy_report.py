@@ -71,10 +71,25 @@ def sample_table(rows: Rows) -> list[str]:
     return lines
 
 
+def budget_table(rows: Rows) -> list[str]:
+    """The parts of the bound beside the measured KL."""
+    if not rows:
+        return []
+    columns = ("initialization", "score", "discretization", "measured")
+    lines = [
+        "**Error budget of DDPM from sigma_T to 0.05** (`hs.error_budget`, nats; measured from above, 16 paths)", "",
+        "| start | denoiser | " + " | ".join(columns) + " |", "| --- | --- |" + " ---: |" * len(columns),
+    ]  # fmt: skip
+    for start, denoiser in ordered((row["start"], row["denoiser"]) for row in rows):
+        some = select(rows, start=start, denoiser=denoiser)
+        lines.append(f"| {start} | {denoiser} | " + " | ".join(figure(some, column) for column in columns) + " |")
+    return [*lines, ""]
+
+
 def law_section(toy: Toy, rows: Rows) -> list[str]:
     """Everything about one law."""
     main = max(int(row["train"]) for row in rows)
-    scored = [row for row in rows if row["solver"] != "start"]
+    scored = [row for row in rows if row["solver"] not in ("start", "budget")]
     exact = select(scored, train=main, denoiser="exact")
     error = figure(select(exact, start="exact samples"), "gap_error")
     lines = [
@@ -82,7 +97,7 @@ def law_section(toy: Toy, rows: Rows) -> list[str]:
         f"sigma_T = {toy.sigma_T:g}, {toy.n:,} samples a row, training points {main:,} unless said; the likelihood gap "
         f"of two exact samples has standard deviation {error}.", "",
         "**The starts at sigma_T**", "", *start_table([row for row in rows if row["solver"] == "start"]), "",
-        "**Exact denoiser**", "", *sample_table(exact), "",
+        *budget_table(select(rows, solver="budget")), "**Exact denoiser**", "", *sample_table(exact), "",
     ]  # fmt: skip
     trained = select(scored, denoiser="network")
     if trained:

@@ -92,3 +92,15 @@ def immse(toy: Toy, start: Any, seed: int, n: int = 4000) -> tuple[float, float]
     heldout = toy.law.sample(n, 10_000 + seed)
     found = hs.initialization_kl(start, toy.denoise, heldout, levels=24, seed=seed, batch=n)
     return found.kl, found.standard_error
+
+
+def budget(toy: Toy, start: Any, denoiser: Any, grid: Tensor, seed: int) -> dict[str, float]:
+    """`hs.error_budget` of DDPM on the grid, where the law's components are normal."""
+
+    def wide(x: Tensor, sigma: Tensor) -> Tensor:
+        return denoiser(x.float(), sigma).double()
+
+    exact = denoiser == toy.denoise
+    found = hs.error_budget(toy.mixture, start, denoiser if exact else wide, grid, n=500, paths=16, seed=seed)
+    parts = {name: getattr(found, name).nats for name in ("initialization", "score", "discretization", "measured")}
+    return parts | {"measured_error": found.measured.error}

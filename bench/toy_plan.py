@@ -1,0 +1,107 @@
+"""What the toy table runs: its rows, and the solver and grid of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import headstart as hs
+from bench.toy_law import FULL, QUICK, Toy
+from bench.toy_start import BUILDERS, LEARNED
+
+SIGMA_MIN, BUDGET_MIN = 0.02, 0.05
+SHORT_2M, LONG_2M = (3, 5, 7, 9, 13, 19), (5, 7, 9, 13, 19, 27, 39)
+SHORT_HEUN, LONG_HEUN = (13,), (13, 39, 79)
+NETWORK_CALLS, SMALL_CALLS = (5, 9, 19), 9
+FIGURES = ("swd", "max_swd", "bulk", "gap", "gap_error", "modes", "tail_99", "tail_999")
+OF_START = ("kl", "kl_error", "immse", "immse_error", "start_tail_0.999", "start_tail_0.9999", "fit_seconds")
+OF_BUDGET = ("initialization", "score", "discretization", "measured", "measured_error")
+SHORT = ("uninformed", "empirical", *LEARNED)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the table.
+
+    `solver` is also "start", the start itself; "none", its law at sigma = 0 without a network; "budget", DDPM's errors.
+    """
+
+    law: str
+    train: int
+    seed: int
+    denoiser: str
+    start: str
+    solver: str
+    nfe: int
+
+
+COLUMNS = (*(field.name for field in fields(Task)), "n", *FIGURES, *OF_START, *OF_BUDGET, "seconds")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is run: problems, training sizes (the last is the main one), seeds, epochs of a flow, network steps."""
+
+    toys: dict[str, Toy]
+    sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    epochs: int
+    steps: int
+    networks: tuple[str, ...]
+
+
+WHOLE = Plan(FULL, (1_000, 10_000, 100_000), (0, 1, 2), 20, 3000, ("gmm-40", "t-10"))
+BRIEF = Plan(QUICK, (1_000, 10_000), (0,), 3, 300, ("gmm-2",))
+
+
+def calls_of(start: str, denoiser: str) -> list[tuple[str, int]]:
+    """Solvers and calls of a start at the main training size."""
+    if start == "classic from 3":
+        return [("DDPM", 40)] if denoiser == "exact" else []
+    long = start == "classic"
+    if denoiser == "network":
+        return [("2M", nfe) for nfe in (*NETWORK_CALLS, *((39,) if long else ()))] + ([("Heun", 79)] if long else [])
+    rows = [("2M", nfe) for nfe in (LONG_2M if long else SHORT_2M)]
+    rows += [("Heun", nfe) for nfe in (LONG_HEUN if long else SHORT_HEUN)]
+    return rows if long else [*rows, ("DDPM", 0)]  # 0: as many as the paper's grid has below sigma_T
+
+
+def tasks(plan: Plan) -> Iterator[Task]:
+    """Every row, those that share a fit one after another."""
+    main = plan.sizes[-1]
+    for name in plan.toys:
+        for seed in plan.seeds:
+            yield Task(name, main, seed, "exact", "exact samples", "none", 0)
+            for start in BUILDERS:
+                if start != "classic" and start != "classic from 3":
+                    yield Task(name, main, seed, "exact", start, "start", 0)
+                if start in ("gmm", "tmix"):
+                    yield Task(name, main, seed, "exact", start, "none", 0)
+                for denoiser in ("exact", "network") if name in plan.networks else ("exact",):
+                    if start in ("uninformed", "gmm") and name in plan.networks and not plan.toys[name].heavy:
+                        yield Task(name, main, seed, denoiser, start, "budget", 0)
+                    for solver, nfe in calls_of(start, denoiser):
+                        yield Task(name, main, seed, denoiser, start, solver, nfe)
+            for size in plan.sizes[:-1]:
+                for start in ("empirical", "gmm", "tmix"):
+                    yield Task(name, size, seed, "exact", start, "start", 0)
+                    yield Task(name, size, seed, "exact", start, "2M", SMALL_CALLS)
+
+
+def solver_and_grid(task: Task, sigma: float) -> tuple[Any, Tensor]:
+    """The solver and its grid from the start's sigma."""
+    if task.solver == "2M":
+        return hs.DPMpp2M(), hs.log_uniform(sigma, SIGMA_MIN, task.nfe)
+    if task.solver == "Heun":
+        steps = (task.nfe + 1) // 2
+        return hs.Heun(), hs.karras(80.0, 0.002, steps, 7.0) if sigma == 80 else hs.karras(sigma, SIGMA_MIN, steps, 7.0)
+    least = (
+        BUDGET_MIN if task.solver == "budget" else 0.0
+    )  # networks know little below, and the bound grows as 1 / sigma^2
+    levels = hs.karras(3.0, 2e-4, 40, 2.0)  # the paper's toy grid, cut at the start's sigma
+    kept = levels[(levels < sigma * (1 - 1e-9)) & (levels >= least)]
+    return hs.DDPM(), torch.cat([levels.new_tensor([sigma]), kept])
