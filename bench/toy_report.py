@@ -108,7 +108,8 @@ def law_section(toy: Toy, rows: Rows) -> list[str]:
 
 
 def write_report(out: Path, rows: Rows, toys: Mapping[str, Toy], skipped: Mapping[str, str]) -> None:
-    """Writes `report.md` and the plots into `out`."""
+    """Writes `report.md` and the plots into `out`; `notes.md` there, where someone wrote one, goes below the bars."""
+    notes = out / "notes.md"
     present = {name: toy for name, toy in toys.items() if select(rows, law=name)}
     lines = [
         "# Toy laws", "",
@@ -128,7 +129,7 @@ def write_report(out: Path, rows: Rows, toys: Mapping[str, Toy], skipped: Mappin
         "directions, a lower bound. Grids: 2M log-uniform to 0.02; Heun from 80 Karras (rho 7, [0.002, 80]), else "
         "(rho 7, to 0.02); DDPM the 40 levels of (rho 2, [2e-4, 3]) cut at sigma_T.",
         *[f"- left out: {start}, {reason}" for start, reason in skipped.items()], "",
-        *bars(rows), "",
+        *bars(rows), "", *([notes.read_text()] if notes.exists() else []),
         "![Max-sliced distance against calls](max_swd.png)", "", "![Likelihood gap against calls](gap.png)", "",
     ]  # fmt: skip
     for name, toy in present.items():
