@@ -20,12 +20,13 @@ from typing import Any
 from torch import Tensor
 
 import headstart as hs
+from bench.toy_bars import LARGE, PUBLISHED
 from bench.toy_law import Toy
 from bench.toy_network import network
 from bench.toy_plan import BRIEF, COLUMNS, WHOLE, Plan, Task, solver_and_grid, tasks
 from bench.toy_report import write_report
-from bench.toy_score import FAR, NEAR, Score, budget, immse, kl, tails
-from bench.toy_start import BUILDERS, Built, Setting, missing
+from bench.toy_score import FAR, NEAR, Score, budget, immse, kl, large, tails
+from bench.toy_start import BUILDERS, LEARNED, Built, Setting, missing
 from headstart.output import write
 
 
@@ -36,7 +37,7 @@ class Bench:
         self.plan, self.folder = plan, folder
         self.build: Callable[[str, int, int, str], Built] = lru_cache(4)(self._build)
         self.score: Callable[[str, int], Score] = lru_cache(1)(lambda name, seed: Score(plan.toys[name], seed))
-        self.network: Callable[[str, int], Any] = lru_cache(1)(self._network)
+        self.network: Callable[[str], Any] = lru_cache(1)(self._network)
 
     def data(self, name: str, size: int, seed: int) -> Tensor:
         return self.plan.toys[name].law.sample(size, 1000 + seed)
@@ -46,15 +47,33 @@ class Bench:
         setting = Setting(self.plan.toys[name], self.data(name, size, seed), seed, self.folder, self.plan.epochs)
         return BUILDERS[start](setting)
 
-    def _network(self, name: str, seed: int) -> Any:
-        path = self.folder / f"{name}-{seed}-network.pt"
-        return network(self.plan.toys[name], self.data(name, self.plan.sizes[-1], seed), seed, self.plan.steps, path)
+    def _network(self, name: str) -> Any:
+        path = self.folder / f"{name}-network.pt"
+        return network(self.plan.toys[name], self.data(name, self.plan.sizes[-1], 0), 0, self.plan.steps, path)
 
     def denoiser(self, task: Task) -> Any:
-        return self.plan.toys[task.law].denoise if task.denoiser == "exact" else self.network(task.law, task.seed)
+        return self.plan.toys[task.law].denoise if task.denoiser == "exact" else self.network(task.law)
 
     def run(self, task: Task) -> dict[str, Any]:
         """The row of a task."""
+        row = self.scored(task)
+        published = task.law in PUBLISHED and task.seed == 0 and task.train == self.plan.sizes[-1]
+        if published and task.start == "exact samples":
+            row |= large(self.plan.toys[task.law], self.plan.toys[task.law].law.sample(LARGE, 3000), 0)
+        elif published and task.start in LEARNED and task.solver == "DDPM":
+            row |= large(self.plan.toys[task.law], self.draw(task, LARGE)[0], 0)
+        return row
+
+    def draw(self, task: Task, n: int) -> tuple[Tensor, Any]:
+        """`n` samples of a task, and what they cost."""
+        built = self.build(task.law, task.train, task.seed, task.start)
+        solver, grid = solver_and_grid(task, built.start.sigma)
+        return hs.sample(
+            self.denoiser(task), built.start, n, grid=grid, solver=solver, seed=4000 + task.seed, batch=10_000,
+            return_info=True,
+        )  # fmt: skip
+
+    def scored(self, task: Task) -> dict[str, Any]:
         began, toy, seed = time.perf_counter(), self.plan.toys[task.law], task.seed
         if task.start == "exact samples":
             return self.row(task, toy, toy.law.sample(toy.n, 3000 + seed), began)
@@ -70,11 +89,7 @@ class Bench:
             return asdict(task) | found | {"seconds": time.perf_counter() - began}
         if task.solver == "none":
             return self.row(task, toy, built.law.at(0.0).sample(toy.n, seed=4000 + seed), began)
-        solver, grid = solver_and_grid(task, built.start.sigma)
-        x, info = hs.sample(
-            self.denoiser(task), built.start, toy.n, grid=grid, solver=solver, seed=4000 + seed, batch=10_000,
-            return_info=True,
-        )  # fmt: skip
+        x, info = self.draw(task, toy.n)
         return self.row(task, toy, x, began) | {"nfe": info.nfe}
 
     def row(self, task: Task, toy: Toy, x: Tensor, began: float) -> dict[str, Any]:

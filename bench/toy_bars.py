@@ -8,13 +8,14 @@ from typing import Any
 
 Rows = list[dict[str, Any]]
 PUBLISHED = {"gmm-40": 0.10, "gmm-100": 0.15, "t-100": 0.529}  # max-sliced W2 of the paper's learned starts
+LARGE = 100_000  # samples of the distance that is held against it
 LEARNED = ("gmm", "tmix", "flow fixed", "flow dynamic")
 STRICT = 3.0  # standard errors of the mean likelihood gap
 MODES = 1.25  # total variation of mode weights, over the floor's
 
 
 def mean(rows: Rows, column: str) -> float:
-    return statistics.mean(float(row[column]) for row in rows) if rows else math.nan
+    return statistics.mean(float(row[column] or "nan") for row in rows) if rows else math.nan
 
 
 def main_rows(rows: Rows, **wanted: Any) -> Rows:
@@ -50,14 +51,17 @@ def bars(rows: Rows) -> list[str]:
 
 def distance_bars(rows: Rows, laws: list[str]) -> list[str]:
     lines = [
-        "**Max-sliced W2 of learned starts at or below the published one** (DDPM on the paper's grid, exact denoiser):",
+        "**Max-sliced W2 of learned starts at or below the published one** (DDPM on the paper's grid, exact denoiser, "
+        f"{LARGE:,} samples a side, seed 0; the paper used 10,000,000):",
         "",
         "| law | published | floor at this n | " + " | ".join(LEARNED) + " | holds |",
         "| --- | ---: | ---: |" + " ---: |" * len(LEARNED) + " --- |",
     ]
     for law in (law for law in laws if law in PUBLISHED):
-        found = [mean(main_rows(rows, law=law, start=start, solver="DDPM"), "max_swd") for start in LEARNED]
-        floor = mean(main_rows(rows, law=law, start="exact samples"), "max_swd")
+        found = [
+            mean(main_rows(rows, law=law, start=start, solver="DDPM", seed=0), "max_swd_large") for start in LEARNED
+        ]
+        floor = mean(main_rows(rows, law=law, start="exact samples", seed=0), "max_swd_large")
         best = min((value for value in found if value == value), default=math.nan)
         verdict = "yes" if best <= PUBLISHED[law] else f"no: {best / floor:.2f} of the floor"
         cells = " | ".join(f"{value:.3f}" for value in found)

@@ -17,7 +17,7 @@ SIGMA_MIN, BUDGET_MIN = 0.02, 0.05
 SHORT_2M, LONG_2M = (3, 5, 7, 9, 13, 19), (5, 7, 9, 13, 19, 27, 39)
 SHORT_HEUN, LONG_HEUN = (13,), (13, 39, 79)
 NETWORK_CALLS, SMALL_CALLS = (5, 9, 19), 9
-FIGURES = ("swd", "max_swd", "bulk", "gap", "gap_error", "modes", "tail_99", "tail_999")
+FIGURES = ("swd", "max_swd", "bulk", "gap", "gap_error", "modes", "tail_99", "tail_999", "max_swd_large")
 OF_START = ("kl", "kl_error", "immse", "immse_error", "start_tail_0.999", "start_tail_0.9999", "fit_seconds")
 OF_BUDGET = ("initialization", "score", "discretization", "measured", "measured_error")
 SHORT = ("uninformed", "empirical", *LEARNED)
@@ -73,8 +73,8 @@ def calls_of(start: str, denoiser: str) -> list[tuple[str, int]]:
 def tasks(plan: Plan) -> Iterator[Task]:
     """Every row, those that share a fit one after another."""
     main = plan.sizes[-1]
-    for name in plan.toys:
-        for seed in plan.seeds:
+    for seed in plan.seeds:
+        for name in plan.toys:
             yield Task(name, main, seed, "exact", "exact samples", "none", 0)
             for start in BUILDERS:
                 if start != "classic" and start != "classic from 3":

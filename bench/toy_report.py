@@ -114,8 +114,8 @@ def write_report(out: Path, rows: Rows, toys: Mapping[str, Toy], skipped: Mappin
     lines = [
         "# Toy laws", "",
         "Written by `python -m bench.toy`; every figure is in `toy.csv`. Mean ± standard deviation over seeds "
-        "(training set, fit, samples and references change with the seed; a flow is trained once, and only its samples "
-        "change).",
+        "(training set, fit, samples and references change with the seed; flows and networks are trained once, and "
+        "only their samples change).",
         "",
         "- `exact samples` is the floor: a second exact sample scored against the first, at the same n.",
         "- solver `none`: the fitted law sampled at sigma = 0, without a denoiser: what a metric it passes is worth.",
