@@ -54,7 +54,7 @@ class Plan:
     networks: tuple[str, ...]
 
 
-WHOLE = Plan(FULL, (1_000, 10_000, 100_000), (0, 1, 2), 20, 3000, ("gmm-40", "t-10"))
+WHOLE = Plan(FULL, (1_000, 10_000, 100_000), (0, 1, 2), 20, 3000, ("gmm-40",))
 BRIEF = Plan(QUICK, (1_000, 10_000), (0,), 3, 300, ("gmm-2",))
 
 
