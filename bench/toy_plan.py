@@ -11,16 +11,16 @@ from torch import Tensor
 
 import headstart as hs
 from bench.toy_law import FULL, QUICK, Toy
-from bench.toy_start import BUILDERS, LEARNED
+from bench.toy_start import BUILDERS, applies
 
 SIGMA_MIN, BUDGET_MIN = 0.02, 0.05
-SHORT_2M, LONG_2M = (3, 5, 7, 9, 13, 19), (5, 7, 9, 13, 19, 27, 39)
+SHORT_2M, LONG_2M = (3, 5, 7, 9, 13), (5, 7, 9, 13, 19, 27, 39)
 SHORT_HEUN, LONG_HEUN = (13,), (13, 39, 79)
 NETWORK_CALLS, SMALL_CALLS = (5, 9, 19), 9
 FIGURES = ("swd", "max_swd", "bulk", "gap", "gap_error", "modes", "tail_99", "tail_999", "max_swd_large")
 OF_START = ("kl", "kl_error", "immse", "immse_error", "start_tail_0.999", "start_tail_0.9999", "fit_seconds")
 OF_BUDGET = ("initialization", "score", "discretization", "measured", "measured_error")
-SHORT = ("uninformed", "empirical", *LEARNED)
+SIZED = ("empirical", "gmm", "tmix")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Plan:
     networks: tuple[str, ...]
 
 
-WHOLE = Plan(FULL, (1_000, 10_000, 100_000), (0, 1, 2), 20, 3000, ("gmm-40",))
+WHOLE = Plan(FULL, (1_000, 10_000, 100_000), (0, 1, 2), 10, 3000, ("gmm-40",))
 BRIEF = Plan(QUICK, (1_000, 10_000), (0,), 3, 300, ("gmm-2",))
 
 
@@ -76,7 +76,7 @@ def tasks(plan: Plan) -> Iterator[Task]:
     for seed in plan.seeds:
         for name in plan.toys:
             yield Task(name, main, seed, "exact", "exact samples", "none", 0)
-            for start in BUILDERS:
+            for start in (start for start in BUILDERS if applies(start, plan.toys[name])):
                 if start != "classic" and start != "classic from 3":
                     yield Task(name, main, seed, "exact", start, "start", 0)
                 if start in ("gmm", "tmix"):
@@ -87,7 +87,7 @@ def tasks(plan: Plan) -> Iterator[Task]:
                     for solver, nfe in calls_of(start, denoiser):
                         yield Task(name, main, seed, denoiser, start, solver, nfe)
             for size in plan.sizes[:-1]:
-                for start in ("empirical", "gmm", "tmix"):
+                for start in (start for start in SIZED if applies(start, plan.toys[name])):
                     yield Task(name, size, seed, "exact", start, "start", 0)
                     yield Task(name, size, seed, "exact", start, "2M", SMALL_CALLS)
 

@@ -14,7 +14,7 @@ from headstart import ops
 from headstart.metrics import max_sliced_wasserstein, sliced_wasserstein, tail_ratios
 
 BULK = (0.1, 0.9)
-SEARCH = {"projections": 64, "steps": 8, "restarts": 2}  # of the ascent to the worst direction
+SEARCH = {"projections": 64, "steps": 5, "restarts": 1}  # of the ascent to the worst direction
 MOST = 10_000  # points of a Wasserstein distance
 FAR, NEAR, CHUNK = 1_000_000, 100_000, 50_000  # samples of a start for its tails: heavy ones, others; at a time
 
