@@ -95,7 +95,7 @@ def law_section(toy: Toy, rows: Rows) -> list[str]:
     lines = [
         f"## {toy.name}", "",
         f"sigma_T = {toy.sigma_T:g}, {toy.n:,} samples a row, training points {main:,} unless said; the likelihood gap "
-        f"of two exact samples has standard deviation {error}.", "",
+        f"of exact samples has standard deviation {error}.", "",
         "**The starts at sigma_T**", "", *start_table([row for row in rows if row["solver"] == "start"]), "",
         *budget_table(select(rows, solver="budget")), "**Exact denoiser**", "", *sample_table(exact), "",
     ]  # fmt: skip
