@@ -59,7 +59,8 @@ def large(toy: Toy, x: Tensor, seed: int) -> dict[str, float]:
 
 def kl(toy: Toy, start: Any, seed: int, n: int = 10_000) -> tuple[float, float]:
     """Monte-Carlo `KL(p_T || p_theta)` and its standard error."""
-    n = 1000 if isinstance(start, hs.initializer.EmpiricalStart) else n  # its density is a sum over all points
+    if isinstance(start, hs.initializer.EmpiricalStart):  # its density is a sum over all points
+        n = min(1000, 10_000 // toy.dim)
     x = toy.law.sample(n, 6000 + seed, sigma=start.sigma)
     truth = (toy.fast if toy.heavy else toy.mixture).log_prob(x, start.sigma)
     with torch.no_grad():
