@@ -11,8 +11,8 @@ from importlib.metadata import version
 from headstart import metrics, ops, zoo
 from headstart.budget import ErrorBudget, error_budget
 from headstart.denoiser import EDM, Denoiser, Preconditioned, Preconditioning
-from headstart.fitting import Dynamic, Fixed
 from headstart.dip import DipHorizon, dip_horizon
+from headstart.fitting import Dynamic, Fixed
 from headstart.grid import karras, log_uniform
 from headstart.horizon import Horizon, horizon
 from headstart.initialization import InitializationKL, initialization_kl
@@ -64,8 +64,8 @@ __all__ = [
     "DPMppSDE2M",
     "Denoiser",
     "Diagonal",
-    "Dynamic",
     "DipHorizon",
+    "Dynamic",
     "Empirical",
     "ErrorBudget",
     "Euler",
@@ -88,8 +88,8 @@ __all__ = [
     "Spline",
     "StudentTBase",
     "StudentTMixture",
-    "TarFlow",
     "TailCheck",
+    "TarFlow",
     "dip_horizon",
     "error_budget",
     "fit",
