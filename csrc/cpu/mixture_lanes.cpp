@@ -115,8 +115,9 @@ class Chunk {
     Vector<T> top = Vector<T>{} - infinity, total{};
     for (std::int64_t k = 0; k < p.components; ++k) top = joint[k] > top ? joint[k] : top;
     const Vector<T> shift = (top > -infinity) & (top < infinity) ? top : Vector<T>{};
-    for (std::int64_t k = 0; k < p.components; ++k) total += joint[k] = exp_of_lanes<T>(joint[k] - shift);
-    log_prob = shift + log_of_lanes<T>(total);
+    for (std::int64_t k = 0; k < p.components; ++k)
+      total += joint[k] = map_lanes<T>(joint[k] - shift, [](T a) { return exp_of(a); });
+    log_prob = shift + map_lanes<T>(total, [](T a) { return log_of(a); });
     const Vector<T> divisor = total == Vector<T>{} ? total + T(1) : total;  // no component has any weight: all stay 0
     for (std::int64_t k = 0; k < p.components; ++k) joint[k] /= divisor;
   }

@@ -31,25 +31,16 @@ constexpr int kSums = 2;
 
 // Static: each instruction set must keep the copy compiled for it.
 
-template <class T>
-static inline Vector<T> exp_of_lanes(Vector<T> x) {
+template <class T, class Function>
+static inline Vector<T> map_lanes(Vector<T> x, const Function& function) {
   alignas(64) T lanes[Block<T>::lanes];
   std::memcpy(lanes, &x, sizeof lanes);
-  for (T& lane : lanes) lane = exp_of(lane);
+  for (T& lane : lanes) lane = function(lane);
   std::memcpy(&x, lanes, sizeof lanes);
   return x;
 }
 
-template <class T>
-static inline Vector<T> log_of_lanes(Vector<T> x) {
-  alignas(64) T lanes[Block<T>::lanes];
-  std::memcpy(lanes, &x, sizeof lanes);
-  for (T& lane : lanes) lane = log_of(lane);
-  std::memcpy(&x, lanes, sizeof lanes);
-  return x;
-}
-
-// sum_d rows_rd x_d for `kSums` rows at a time, d < ends(r): `take(r, sum)` gets each.
+// sum_d rows_rd x_d, `kSums` rows at a time (of a triangle: d <= r, zeros behind); `take(r, sum)` gets each.
 template <class T, class Take>
 static inline void products(const T* rows, std::int64_t stride, std::int64_t count, const Vector<T>* x,
                             std::int64_t columns, bool triangular, const Take& take) {
