@@ -108,7 +108,7 @@ def test_auto_is_the_default_fit_too() -> None:
 
 
 def test_auto_of_heavy_tails_does_not_spend_components_on_them() -> None:
-    data = heavy_tails(3, seed=2).sample(800).float()
+    data = heavy_tails(3, seed=2).sample(500).float()
     made = StudentTMixture.fit(data, "auto", Full())
     gaussian = GaussianMixture.fit(data, "auto", Full())
     assert len(made.weight) < len(gaussian.weight)

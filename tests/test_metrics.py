@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops, zoo
+from headstart.initializer import Empirical
 from headstart.metrics import (
     GradientFeatures,
     Statistics,
@@ -184,6 +185,8 @@ def test_memorization_tells_copies_from_fresh_samples() -> None:
     assert memorization(train, train, heldout).ratio == 0  # exactly: no expanded square
     half = memorization(torch.cat([train[:300], 5 + fresh[:300]]), train, heldout)
     assert half.copies == pytest.approx(0.5)
+    drawn = Empirical(train).at(0.0).sample(200)
+    assert memorization(drawn, train, heldout).copies == 1
     assert memorization(3 * fresh, train, heldout).ratio > 1.5
 
 

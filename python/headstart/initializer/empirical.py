@@ -1,4 +1,7 @@
-"""The empirical start: near-ideal as a law, and it memorizes; a reference, never the product."""
+"""The empirical start: near-ideal as a law, and it memorizes; a reference, never the product.
+
+How much a law memorizes, `headstart.metrics.memorization` says: of this one at sigma = 0, every sample is a copy.
+"""
 
 from __future__ import annotations
 
