@@ -18,6 +18,12 @@ def mean(rows: Rows, column: str) -> float:
     return statistics.mean(float(row[column] or "nan") for row in rows) if rows else math.nan
 
 
+def worst(rows: Rows, column: str) -> float:
+    """The ratio farthest from 1, of all seeds."""
+    ratios = [float(row[column] or "nan") for row in rows]
+    return max(ratios, key=lambda ratio: abs(math.log(max(ratio, 1e-9))), default=math.nan)
+
+
 def main_rows(rows: Rows, **wanted: Any) -> Rows:
     """Rows of the exact denoiser at the largest training size."""
     mine = [row for row in rows if all(str(row[name]) == str(value) for name, value in wanted.items())]
@@ -71,8 +77,8 @@ def distance_bars(rows: Rows, laws: list[str]) -> list[str]:
 
 def tail_bars(rows: Rows, laws: list[str]) -> list[str]:
     lines = [
-        "**Quantiles of the start over the exact ones, worst direction** (asked of tmix at d = 10: 0.999 within 5 %, "
-        "0.9999 within 15 %):",
+        "**Quantiles of the start over the exact ones, worst direction and seed** (asked of tmix at d = 10: 0.999 "
+        "within 5 %, 0.9999 within 15 %):",
         "",
         "| law | start | 0.999 | 0.9999 | within |",
         "| --- | --- | ---: | ---: | --- |",
@@ -80,7 +86,7 @@ def tail_bars(rows: Rows, laws: list[str]) -> list[str]:
     for law in (law for law in laws if law.startswith("t-")):
         for start in LEARNED:
             mine = main_rows(rows, law=law, start=start, solver="start")
-            near, far = mean(mine, "start_tail_0.999"), mean(mine, "start_tail_0.9999")
+            near, far = worst(mine, "start_tail_0.999"), worst(mine, "start_tail_0.9999")
             verdict = "yes" if abs(near - 1) <= 0.05 and abs(far - 1) <= 0.15 else "no"
             lines.append(f"| {law} | {start} | {near:.3f} | {far:.3f} | {verdict} |")
     return lines
