@@ -35,6 +35,8 @@ from headstart.initializer import (
     fit,
     load,
 )
+from headstart.plan import Plan, load_plan
+from headstart.planning import plan
 from headstart.sample import SampleInfo, integrate, sample
 from headstart.sampler import Sampler
 from headstart.solver import (
@@ -81,6 +83,7 @@ __all__ = [
     "InitializationKL",
     "Isotropic",
     "LowRank",
+    "Plan",
     "Preconditioned",
     "Preconditioning",
     "SampleInfo",
@@ -98,9 +101,11 @@ __all__ = [
     "integrate",
     "karras",
     "load",
+    "load_plan",
     "log_uniform",
     "metrics",
     "ops",
+    "plan",
     "sample",
     "tail_check",
     "zoo",

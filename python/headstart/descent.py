@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -50,15 +50,21 @@ class Descent:
             levels = [self.network.preconditioning(row.sigma).c_noise if row.sigma else 0.0 for row in rows]
         self.levels = torch.tensor(levels, dtype=torch.float64 if self.network is None else dtype, device=device)
 
-    def run(self, x: Tensor, origin: Origin, cond: dict[str, Any], advance: Callable[[], object]) -> tuple[Tensor, int]:
-        """The last state, contiguous, and the bytes the rows moved; `x` is left as it is."""
-        history: list[Prediction] = []
+    def run(
+        self, x: Tensor, origin: Origin, cond: dict[str, Any], advance: Callable[[], object],
+        known: Sequence[Tensor] = (),
+    ) -> tuple[Tensor, int]:  # fmt: skip
+        """The last state, contiguous, and the bytes the rows moved; `x` is left as it is.
+
+        `known`: denoised predictions made before the first row, newest first.
+        """
+        history = [Prediction(0.0, x, 1.0, denoised) for denoised in known]
         x = x.contiguous()
         point, scaled, moved = x, None, 0  # where the next call is made, and the network's input there
         for i, row in enumerate(self.rows):
             if row.sigma is not None:
                 raw = self.call(i, point, scaled, cond)
-                if not history and not self.noisy:  # noise is drawn in the contiguous order
+                if i == 0 and not self.noisy:  # noise is drawn in the contiguous order
                     x = point = follow(point, raw)
                 history = [self.predict(row.sigma, point, raw), *history[: self.depth - 1]]
             a, terms = unfold(row, x, history)

@@ -51,7 +51,7 @@ def require_sizes(op: str, start: Start, n: int, batch: int | None, latents: Ten
         raise ValueError(f"{op}: batch must be an integer of at least 1, got {batch!r}")
     if latents is not None:
         if not hasattr(start, "from_latents"):
-            raise ValueError(f"{op}: latents need a start that maps them (Classic), got {type(start).__name__}")
+            raise ValueError(f"{op}: latents need a start that maps them (Classic, a mixture), got {type(start).__name__}")
         if tuple(latents.shape) != (n, *start.shape):
             raise ValueError(f"{op}: latents must be {[n, *start.shape]}, got {list(latents.shape)}")
     return batch or max(n, 1)
@@ -76,8 +76,7 @@ def part_of(value: Any, n: int, first: int, count: int) -> Any:
 
 def begin(start: Any, count: int, seed: int, offset: int, latents: Tensor | None, cond: dict[str, Any]) -> Tensor:
     """The first state: `latents` mapped by the start, or its own draw, conditional on `cond["label"]` where it can."""
+    own = {"labels": cond["label"]} if getattr(start, "conditional", False) and cond.get("label") is not None else {}
     if latents is not None:
-        return start.from_latents(latents)
-    if getattr(start, "conditional", False) and cond.get("label") is not None:
-        return start.sample(count, seed=seed, offset=offset, labels=cond["label"])
-    return start.sample(count, seed=seed, offset=offset)
+        return start.from_latents(latents, **own)
+    return start.sample(count, seed=seed, offset=offset, **own)

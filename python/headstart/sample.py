@@ -13,6 +13,7 @@ from torch import Tensor
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.descent import Descent, Origin
 from headstart.initializer.protocol import Start
+from headstart.plan import Plan
 from headstart.progress import track
 from headstart.request import begin, levels_of, part_of, require_sizes, require_state
 from headstart.solver import DPMpp2M, Solver, calls
@@ -38,20 +39,20 @@ def sample(
     denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver = DPMpp2M(),
     grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
     cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
-    return_info: Literal[False] = False,
+    return_info: Literal[False] = False, plan: Plan | None = None,
 ) -> Tensor: ...  # fmt: skip
 @overload
 def sample(
     denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver = DPMpp2M(),
     grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
     cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
-    *, return_info: Literal[True],
+    *, return_info: Literal[True], plan: Plan | None = None,
 ) -> tuple[Tensor, SampleInfo]: ...  # fmt: skip
 def sample(
     denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver = DPMpp2M(),
     grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
     cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
-    return_info: bool = False,
+    return_info: bool = False, plan: Plan | None = None,
 ) -> Tensor | tuple[Tensor, SampleInfo]:  # fmt: skip
     """Draws `n` samples: a state from the start's law at `start.sigma`, carried down the grid by the solver.
 
@@ -68,13 +69,15 @@ def sample(
         grid: noise levels `[steps + 1]` from `start.sigma` to 0; when None, log-uniform down to 0.02, then 0.
         seed: integer in [0, 2^64); all 64 bits count.
         offset: index of the first sample.
-        latents: unit normals `[n, *shape]` for a start that maps them (`Classic`), instead of its own draw.
+        latents: unit normals `[n, *shape]` for a start that maps them, instead of its own draw: `Classic` scales them,
+            a mixture carries `80 z` to its noise level, so that a latent keeps its image.
         batch: samples carried at a time, all when None.
         cond: keyword arguments of the denoiser; tensors of leading size `n` are split with the batch. `cond["label"]`
             also goes to a start that is conditional on classes.
         dtype: of the state, float32 or float64.
         progress: show a progress bar.
         return_info: also return a `SampleInfo`.
+        plan: a `Plan`, in place of steps, solver and grid; where it begins at 80, so does the sample.
 
     Returns:
         `[n, *shape]` of `dtype`, or that and a `SampleInfo`.
@@ -82,7 +85,12 @@ def sample(
     Raises:
         ValueError, TypeError: an argument unlike the above, named, before any network call.
     """
-    rows = solver.rows(levels_of("sample", start, steps, grid))
+    if plan is not None:
+        if grid is not None or steps not in (None, plan.nfe):
+            raise ValueError(f"sample: a plan of {plan.nfe} calls has its own grid; steps and grid must be left out")
+        start, rows = plan.start(start), list(plan.table)
+    else:
+        rows = solver.rows(levels_of("sample", start, steps, grid))
     batch = require_sizes("sample", start, n, batch, latents)
     require_state("sample", dtype, seed, offset, n)
     cond = dict(cond or {})
@@ -96,7 +104,8 @@ def sample(
             z = None if latents is None else latents[first : first + count]
             x = begin(start, count, seed, offset + first, z, part).to(dtype)
             descent = descent or Descent(denoiser, rows, dtype, x.device)
-            x, bytes_of_batch = descent.run(x, Origin(seed, offset + first), part, advance)
+            known = [] if plan is None else plan.history(start, x, part)
+            x, bytes_of_batch = descent.run(x, Origin(seed, offset + first), part, advance, known)
             out = x.new_empty(n, *x.shape[1:]) if out is None and count < n else out
             out = x if out is None else _store(out, x, first)
             moved += bytes_of_batch

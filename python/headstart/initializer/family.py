@@ -15,6 +15,7 @@ from headstart.fitting.problem import change, extremes, widen
 from headstart.initializer.check import check_labels, check_mixture, check_sigma
 from headstart.initializer.file import write
 from headstart.initializer.mixture_start import MixtureStart
+from headstart.initializer.transport import transport
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,6 +55,7 @@ class Mixture:
         family = type(self).__name__
         self.weight, self.class_weight = check_mixture(family, components, weight, self.shape, class_weight)
         self.extremes = extremes(components)
+        self.transport_levels: dict[tuple[float, float], list[float]] = {}  # chosen once for each way down
 
     @classmethod
     def of(cls, fit: Fit, shape: tuple[int, ...]) -> Self:
@@ -140,6 +142,12 @@ class Mixture:
         denoised = self.posterior("denoise", x, sigma, labels, denoise=True).denoised
         assert denoised is not None
         return denoised.reshape(x.shape).to(x.dtype)
+
+    def transport(
+        self, z: Tensor, sigma: float | Tensor, sigma_max: float = 80.0, labels: int | Tensor | None = None
+    ) -> Tensor:
+        """`sigma_max z` `[B, *shape]` carried to `sigma` on this mixture's own flow; see `transport.py`."""
+        return transport(self, z, float(sigma), sigma_max, labels)
 
     def denoise_levels(self, x: Tensor, sigma: Tensor, labels: int | Tensor | None) -> Tensor:
         """`denoise` with a noise level for each point, a level at a time."""

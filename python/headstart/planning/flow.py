@@ -1,0 +1,124 @@
+"""The start's denoiser as a function that can be differentiated, on the few coordinates that matter."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headstart.fitting.problem import extremes, wide
+from headstart.initializer.mixture import GaussianMixture
+from headstart.initializer.transport import asinh_levels, descend
+from headstart.ops import Components
+
+COORDINATES = 96  # principal coordinates of the law that a plan is fitted on
+SMALL = 128  # dimensions up to which none are left out, and everything is float64
+LEAST_SIGMA = 0.003  # of the law's scale; where fine solutions end
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A Gaussian mixture in m coordinates about its mean: `S_k = diag(variance_k) + axes_k^T diag(spread_k) axes_k`.
+
+    Fields:
+        mean: `[K, m]`.
+        variance: `[K, 1]`, or `[K, m]` without axes.
+        axes: `[K, R, m]`, orthonormal rows; None: diagonal covariances.
+        spread: `[K, R]`, or None.
+        log_weight: `[K]`.
+        scale: standard deviation of a coordinate of the whole law.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    axes: Tensor | None
+    spread: Tensor | None
+    log_weight: Tensor
+    scale: float
+
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """`E[x_0 | x_0 + sigma n = x]` `[B, m]`, differentiable in `x` and `sigma`."""
+        noise = torch.as_tensor(sigma, dtype=x.dtype) ** 2
+        total = self.variance + noise
+        keep = self.variance / total
+        if self.variance.shape[1] > 1:
+            shift = (self.mean.square() / total).sum(1) + total.log().sum(1)
+            joint = self.log_weight - 0.5 * (x.square() @ (1 / total).mT - 2 * x @ (self.mean / total).mT + shift)
+            g = joint.softmax(1)
+            return g @ ((1 - keep) * self.mean) + x * (g @ keep)
+        k, m = self.mean.shape
+        distance = x.square().sum(1, keepdim=True) - 2 * x @ self.mean.mT + self.mean.square().sum(1)
+        quadratic, log_det = distance / total[:, 0], m * total.log()[:, 0]
+        if self.axes is None or self.spread is None:
+            g = (self.log_weight - 0.5 * (quadratic + log_det)).softmax(1)
+            return g @ ((1 - keep) * self.mean) + x * (g @ keep)
+        along, flat = total + self.spread, self.axes.flatten(0, 1)
+        drop, gain = self.spread / (total * along), self.spread * noise / (total * along)
+        y = (torch.addmm(-(self.axes @ self.mean[..., None]).view(1, -1), x, flat.mT)).view(len(x), k, -1)
+        quadratic = quadratic - (y.square() * drop).sum(2)
+        log_det = log_det + (along / total).log().sum(1)
+        g = (self.log_weight - 0.5 * (quadratic + log_det)).softmax(1)
+        coefficient = (y * gain * g[..., None]).flatten(1)
+        return torch.addmm(g @ ((1 - keep) * self.mean), coefficient, flat) + x * (g @ keep)
+
+    def solve(self, x: Tensor, sigma: float, steps: int) -> Tensor:
+        """Where the flow takes states `x` at `sigma`: the fine solution a plan is measured against."""
+        length = self.scale * math.sqrt(x.shape[1])
+        levels = asinh_levels(length, LEAST_SIGMA * self.scale, sigma, steps)
+        return self.denoise(descend(self.denoise, x, levels), levels[-1])
+
+    def sample(self, n: int, sigma: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Clean and noised points `[n, m]` of the law."""
+        k, m = self.mean.shape
+        own = torch.multinomial(self.log_weight.exp(), n, replacement=True, generator=generator)
+        z = torch.randn(n, m, generator=generator, dtype=torch.float64).to(self.mean)
+        x = self.mean[own] + self.variance[own].sqrt() * z
+        if self.axes is not None and self.spread is not None:
+            u = torch.randn(n, self.axes.shape[1], generator=generator, dtype=torch.float64).to(self.mean)
+            x = x + ((self.spread[own].sqrt() * u)[:, None] @ self.axes[own])[:, 0]
+        noise = torch.randn(n, m, generator=generator, dtype=torch.float64).to(self.mean)
+        return x, x + sigma * noise
+
+
+def flow_of(mixture: GaussianMixture) -> Flow:
+    """The mixture's law on its first `COORDINATES` principal coordinates, on the CPU.
+
+    A projection of a Gaussian mixture is a Gaussian mixture: the flow is exact for the projected law. Covariances that
+    are diagonal keep every coordinate.
+    """
+    mean, variance, axes, spread = (None if t is None else t.double().cpu() for t in mixture.components)
+    assert mean is not None
+    assert variance is not None
+    some = mixture.weight.cpu() > 0
+    weight = mixture.weight.cpu()[some]
+    mean, variance = mean[some] - weight @ mean[some], variance[some]
+    axes, spread = (None if t is None else t[some] for t in (axes, spread))
+    d = mean.shape[1]
+    own = (
+        variance.expand_as(mean) if axes is None or spread is None else variance + (axes**2 * spread[..., None]).sum(1)
+    )
+    scale = math.sqrt(float((weight @ (own + mean.square())).mean()))
+    if d > SMALL and variance.shape[1] == 1:
+        mean, axes, spread = project(weight, mean, axes, spread)
+    components = Components(mean, variance, axes, spread)
+    narrow = d > SMALL and variance.shape[1] == 1 and not wide(extremes(components), LEAST_SIGMA * scale)
+    dtype = torch.float32 if narrow else torch.float64
+    fields = [None if t is None else t.to(dtype).contiguous() for t in components]
+    return Flow(fields[0], fields[1], fields[2], fields[3], weight.log().to(dtype), scale)  # type: ignore[arg-type]
+
+
+def project(
+    weight: Tensor, mean: Tensor, axes: Tensor | None, spread: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Means, axes and spreads on the principal coordinates; the axes made orthonormal there."""
+    factors = [weight.sqrt()[:, None] * mean]
+    if axes is not None and spread is not None:
+        factors.append(((weight[:, None] * spread).sqrt()[..., None] * axes).flatten(0, 1))
+    stacked = torch.cat(factors)
+    basis = torch.linalg.eigh(stacked.mT @ stacked).eigenvectors[:, -COORDINATES:]
+    if axes is None or spread is None:
+        return mean @ basis, None, None
+    _, value, rows = torch.linalg.svd(spread.sqrt()[..., None] * (axes @ basis), full_matrices=False)
+    return mean @ basis, rows, value.square()

@@ -1,0 +1,161 @@
+"""Making a plan: the start's law stands in for the network, so that no network call is needed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import headstart.sample as composer
+from headstart.initializer import GaussianMixture, MixtureStart
+from headstart.initializer.transport import asinh_levels, descend, second_moments
+from headstart.ops.check import require_address
+from headstart.plan import Plan
+from headstart.planning.calibration import LEAST_NOISE, calibrate
+from headstart.planning.flow import LEAST_SIGMA, Flow, flow_of
+from headstart.planning.table import GHOST, Table
+from headstart.planning.training import (
+    TRIAL_STEPS,
+    TRIALS,
+    Fit,
+    best_classic,
+    trajectories,
+)
+from headstart.progress import track
+
+SIGMA_MAX = 80.0
+TRAINING, VALIDATION, BATCH, FRESH = 1024, 256, 128, 256
+STEPS, FINE = 200, 96
+MOST_CALLS = 64
+
+
+def plan(
+    start: MixtureStart | GaussianMixture, nfe: int = 5, sigma_start: float | None = None, free_history: bool = True,
+    seed: int = 0, denoiser: Any = None, heldout: Tensor | None = None, cond: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> Plan:  # fmt: skip
+    """Noise levels and multistep coefficients for `nfe` network calls, fitted on the start's own flow.
+
+    The rows are those of `planning/table.py`; the loss is the mean over samples of the root-mean-square distance to the
+    fine solution, plus the variance that noisy predictions would add. Fitted by Adam from the best of several
+    DPM-Solver++ 2M grids; the best on validation trajectories is kept.
+
+    Args:
+        start: a mixture at the horizon `sigma_T` (`mixture.at(sigma)`, of one class by `mixture.given(label)`), or a
+            mixture, whose plans begin at 80.
+        nfe: network calls a sample.
+        sigma_start: where the plan begins; None: at 80 or at `sigma_T`, whichever is better on validation.
+        free_history: at `sigma_T`, let the first rows use the start's own predictions, which cost no network call.
+        seed: of the trajectories; the same seed gives the same plan on one machine.
+        denoiser, heldout: a network and data `[N, *shape]` that it and the start were not fitted on, given together:
+            their denoising errors set how much noise in the predictions is allowed for, and where network and start
+            disagree above `sigma_T` by more than is gained there, the plan begins at 80.
+        cond: the denoiser's keyword arguments for `heldout`.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError, TypeError: an argument unlike the above.
+    """
+    began = time.perf_counter()
+    mixture, horizon = _require(start, nfe, sigma_start, seed, denoiser, heldout)
+    found = None
+    if denoiser is not None and heldout is not None:
+        found = calibrate(mixture, denoiser, heldout, horizon or SIGMA_MAX / 2, cond or {}, seed)
+    flow = flow_of(mixture)
+    noise = noise_of(flow, LEAST_NOISE if found is None else found.noise(), seed)
+    begins = [sigma_start] if sigma_start is not None else [level for level in (SIGMA_MAX, horizon) if level]
+    steps = STEPS - TRIAL_STEPS
+    with track("plan", len(begins) * TRIALS * TRIAL_STEPS + steps, progress) as advance:
+        fits = [trial(flow, level, nfe, free_history and level == horizon, noise, seed, advance) for level in begins]
+        apart = [found.displacement if found and fit.table.sigma == horizon else 0.0 for fit in fits]
+        errors = [math.hypot(fit.error, gap) for fit, gap in zip(fits, apart, strict=True)]
+        fit = fits[errors.index(min(errors))]
+        fit.run(steps, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)), advance)
+    far = trajectories(flow, SIGMA_MAX, VALIDATION, False, FINE, _generator(seed, 2))
+    provenance: dict[str, Any] = {"seed": seed, "validation": dict(zip(map(str, begins), errors, strict=True))}
+    if found is not None:
+        provenance["calibration"] = asdict(found) | {"noise": found.noise()}
+    provenance |= {"components": len(mixture.weight), "shape": list(mixture.shape)}
+    made = Plan(
+        (*fit.best.levels().tolist(), 0.0), tuple(fit.best.rows()), GHOST * fit.table.sigma if fit.table.free_history else None,
+        0.0, best_classic(flow, far, SIGMA_MAX, nfe)[0], provenance,
+    )  # fmt: skip
+    made = replace(made, expected_error=expected(made, mixture, seed))
+    return replace(made, provenance=provenance | {"seconds": round(time.perf_counter() - began, 2)})
+
+
+def trial(
+    flow: Flow, sigma: float, nfe: int, free_history: bool, noise: Callable[[Tensor], Tensor], seed: int,
+    advance: Callable[..., None],
+) -> Fit:  # fmt: skip
+    """The best of the first grids, each fitted for a few iterations."""
+    train = trajectories(flow, sigma, TRAINING, free_history, FINE, _generator(seed, 0))
+    check = trajectories(flow, sigma, VALIDATION, free_history, FINE, _generator(seed, 1))
+    fits = []
+    for grid in best_classic(flow, check, sigma, nfe)[1][:TRIALS]:
+        fit = Fit(flow, Table.of_grid(grid, free_history), train, check, noise, _generator(seed, 3), BATCH)
+        fit.run(TRIAL_STEPS, lambda step: 1.0, advance)
+        fits.append(fit)
+    return min(fits, key=lambda fit: fit.error)
+
+
+def noise_of(flow: Flow, share: float, seed: int) -> Callable[[Tensor], Tensor]:
+    """Root-mean-square error to allow for in a prediction at each level: `share` of the start's own denoising error."""
+    log_levels = torch.linspace(math.log(LEAST_SIGMA * flow.scale), math.log(SIGMA_MAX), 24, dtype=torch.float64)
+    errors = []
+    with torch.no_grad():
+        for level in log_levels.exp().tolist():
+            clean, x = flow.sample(BATCH, level, _generator(seed, 4))
+            errors.append(float((flow.denoise(x, level) - clean).double().square().mean().sqrt()))
+    known = torch.tensor(errors, dtype=torch.float64)
+
+    def noise(levels: Tensor) -> Tensor:
+        place = (levels.detach().log() - log_levels[0]) / (log_levels[1] - log_levels[0])
+        left = place.floor().clamp(0, len(known) - 2).long()
+        return share * torch.lerp(known[left], known[left + 1], (place - left).clamp(0, 1))
+
+    return noise
+
+
+def expected(made: Plan, mixture: GaussianMixture, seed: int) -> float:
+    """Root-mean-square error, a coordinate, on the whole law, from states the fit has not seen."""
+    start = mixture.at(made.sigma) if made.ghost is not None else made.start(mixture.at(made.sigma * 0.5))
+    begin = start.sample(FRESH, seed + 1)
+    end = composer.sample(mixture.denoise, start, FRESH, plan=made, seed=seed + 1)
+    flow_scale = math.sqrt(float(second_moments(mixture).mean()))
+    length = flow_scale * math.sqrt(begin[0].numel())
+    with torch.no_grad():
+        levels = asinh_levels(length, LEAST_SIGMA * flow_scale, made.sigma, FINE)
+        fine = mixture.denoise(descend(mixture.denoise, begin, levels), levels[-1])
+    return float((end - fine).double().square().mean().sqrt())
+
+
+def _generator(seed: int, stream: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + stream) % 2**63)
+
+
+def _require(
+    start: Any, nfe: int, sigma_start: float | None, seed: int, denoiser: Any, heldout: Tensor | None
+) -> tuple[GaussianMixture, float | None]:
+    if isinstance(start, MixtureStart):
+        mixture, horizon = start.mixture, start.sigma
+    elif isinstance(start, GaussianMixture):
+        mixture, horizon = start, None
+    else:
+        raise TypeError(f"plan: start must be a GaussianMixture, or one .at(sigma), got {type(start).__name__}")
+    if horizon is not None and not 0 < horizon < SIGMA_MAX:
+        raise ValueError(f"plan: the start's sigma must be above 0 and below {SIGMA_MAX:g}, got {horizon}")
+    if not isinstance(nfe, int) or not 1 <= nfe <= MOST_CALLS:
+        raise ValueError(f"plan: nfe must be an integer from 1 to {MOST_CALLS}, got {nfe!r}")
+    if sigma_start is not None and sigma_start not in (SIGMA_MAX, horizon):
+        wanted = f"None, {SIGMA_MAX:g} or the start's sigma {horizon}"
+        raise ValueError(f"plan: sigma_start must be {wanted}, got {sigma_start}")
+    require_address("plan", seed, 0, 0, 0, 0, 1)
+    if (denoiser is None) != (heldout is None):
+        raise ValueError("plan: denoiser and heldout must be given together")
+    return mixture, horizon
