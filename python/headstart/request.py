@@ -51,7 +51,9 @@ def require_sizes(op: str, start: Start, n: int, batch: int | None, latents: Ten
         raise ValueError(f"{op}: batch must be an integer of at least 1, got {batch!r}")
     if latents is not None:
         if not hasattr(start, "from_latents"):
-            raise ValueError(f"{op}: latents need a start that maps them (Classic, a mixture), got {type(start).__name__}")
+            raise ValueError(
+                f"{op}: latents need a start that maps them (Classic, a mixture), got {type(start).__name__}"
+            )
         if tuple(latents.shape) != (n, *start.shape):
             raise ValueError(f"{op}: latents must be {[n, *start.shape]}, got {list(latents.shape)}")
     return batch or max(n, 1)

@@ -1,8 +1,9 @@
 """Transport: latents carried down to a noise level on the mixture's own probability-flow ODE, at no network call.
 
-With `tau = 1 / sigma` and `y = x / sigma` the flow `dx/dsigma = (x - D) / sigma` is `dy/dtau = D`: it starts at `tau = 0`
-from `y = z`, where `D` is the mean of the mixture. Adams-Bashforth steps of order 4 in `tau` keep that point as their
-oldest prediction, so few steps are enough: their number is doubled until the end point moves by less than `TOLERANCE`.
+With `tau = 1 / sigma` and `y = x / sigma` the flow `dx/dsigma = (x - D) / sigma` is `dy/dtau = D`: it starts at
+`tau = 0` from `y = z`, where `D` is the mean of the mixture. Adams-Bashforth steps of order 4 in `tau` keep that point
+as their oldest prediction, so few steps are enough: their number is doubled until the end point moves by less than
+`TOLERANCE`.
 
 Reference: "The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion Models and its Applications"
 (Wang, Vastola, 2024, https://arxiv.org/abs/2412.09726).

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from headstart.fitting.problem import extremes, wide
 from headstart.initializer.mixture import GaussianMixture
 from headstart.initializer.transport import asinh_levels, descend
-from headstart.ops import Components
 
 COORDINATES = 96  # principal coordinates of the law that a plan is fitted on
-SMALL = 128  # dimensions up to which none are left out, and everything is float64
+SMALL = 128  # dimensions up to which none are left out
+WIDE = 1e6  # spread over variance from which float32 would blur the responsibilities
 LEAST_SIGMA = 0.003  # of the law's scale; where fine solutions end
 
 
@@ -71,7 +70,7 @@ class Flow:
 
     def sample(self, n: int, sigma: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Clean and noised points `[n, m]` of the law."""
-        k, m = self.mean.shape
+        m = self.mean.shape[1]
         own = torch.multinomial(self.log_weight.exp(), n, replacement=True, generator=generator)
         z = torch.randn(n, m, generator=generator, dtype=torch.float64).to(self.mean)
         x = self.mean[own] + self.variance[own].sqrt() * z
@@ -102,10 +101,9 @@ def flow_of(mixture: GaussianMixture) -> Flow:
     scale = math.sqrt(float((weight @ (own + mean.square())).mean()))
     if d > SMALL and variance.shape[1] == 1:
         mean, axes, spread = project(weight, mean, axes, spread)
-    components = Components(mean, variance, axes, spread)
-    narrow = d > SMALL and variance.shape[1] == 1 and not wide(extremes(components), LEAST_SIGMA * scale)
-    dtype = torch.float32 if narrow else torch.float64
-    fields = [None if t is None else t.to(dtype).contiguous() for t in components]
+    ratio = 0.0 if spread is None else float(spread.max() / (variance.min() + (LEAST_SIGMA * scale) ** 2))
+    dtype = torch.float64 if variance.shape[1] > 1 or ratio > WIDE else torch.float32
+    fields = [None if t is None else t.to(dtype).contiguous() for t in (mean, variance, axes, spread)]
     return Flow(fields[0], fields[1], fields[2], fields[3], weight.log().to(dtype), scale)  # type: ignore[arg-type]
 
 

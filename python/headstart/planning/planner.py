@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -29,8 +29,8 @@ from headstart.planning.training import (
 from headstart.progress import track
 
 SIGMA_MAX = 80.0
-TRAINING, VALIDATION, BATCH, FRESH = 1024, 256, 128, 256
-STEPS, FINE = 200, 96
+TRAINING, VALIDATION, BATCH, FRESH = 512, 256, 128, 256
+STEPS, FINE = 200, 64
 MOST_CALLS = 64
 
 
@@ -81,10 +81,10 @@ def plan(
     if found is not None:
         provenance["calibration"] = asdict(found) | {"noise": found.noise()}
     provenance |= {"components": len(mixture.weight), "shape": list(mixture.shape)}
-    made = Plan(
-        (*fit.best.levels().tolist(), 0.0), tuple(fit.best.rows()), GHOST * fit.table.sigma if fit.table.free_history else None,
-        0.0, best_classic(flow, far, SIGMA_MAX, nfe)[0], provenance,
-    )  # fmt: skip
+    nodes = (*fit.best.levels().tolist(), 0.0)
+    ghost = GHOST * fit.table.sigma if fit.table.free_history else None
+    classic = best_classic(flow, far, SIGMA_MAX, nfe)[0]
+    made = Plan(nodes, tuple(fit.best.rows()), ghost, 0.0, classic, provenance)
     made = replace(made, expected_error=expected(made, mixture, seed))
     return replace(made, provenance=provenance | {"seconds": round(time.perf_counter() - began, 2)})
 
@@ -126,13 +126,23 @@ def expected(made: Plan, mixture: GaussianMixture, seed: int) -> float:
     """Root-mean-square error, a coordinate, on the whole law, from states the fit has not seen."""
     start = mixture.at(made.sigma) if made.ghost is not None else made.start(mixture.at(made.sigma * 0.5))
     begin = start.sample(FRESH, seed + 1)
-    end = composer.sample(mixture.denoise, start, FRESH, plan=made, seed=seed + 1)
+    end = composer.sample(Exact(mixture), start, FRESH, plan=made, seed=seed + 1)
     flow_scale = math.sqrt(float(second_moments(mixture).mean()))
     length = flow_scale * math.sqrt(begin[0].numel())
     with torch.no_grad():
         levels = asinh_levels(length, LEAST_SIGMA * flow_scale, made.sigma, FINE)
         fine = mixture.denoise(descend(mixture.denoise, begin, levels), levels[-1])
     return float((end - fine).double().square().mean().sqrt())
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The mixture's own denoiser, as a network would be called."""
+
+    mixture: GaussianMixture
+
+    def __call__(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
+        return self.mixture.denoise(x, sigma, cond.get("label"))
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:

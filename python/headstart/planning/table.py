@@ -1,8 +1,8 @@
 """The rows a plan is made of, as functions of what is fitted.
 
-`x' = r x + (1 - r) [D_0 + b_1 e_0 + b_2 e_1]`, `r = sigma_next / sigma`, with `e_0 = D_0 - D_1` the newest difference of
-predictions and `e_1` the one before. With free history the oldest difference is that of the start's own predictions at
-the first noise level and above it. Levels are `sigma_i = sigma_0 exp(-sum_j exp(gap_j))`, then 0.
+`x' = r x + (1 - r) [D_0 + b_1 e_0 + b_2 e_1]`, `r = sigma_next / sigma`, with `e_0 = D_0 - D_1` the newest
+difference of predictions and `e_1` the one before. With free history the oldest difference is that of the start's own
+predictions at the first noise level and above it. Levels are `sigma_i = sigma_0 exp(-sum_j exp(gap_j))`, then 0.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Table:
     @classmethod
     def of_grid(cls, grid: Sequence[float], free_history: bool) -> Table:
         """DPM-Solver++ 2M on a grid that ends in 0."""
-        h = [math.log(t / s) for t, s in zip(grid, grid[1:-1], strict=False)]
+        h = [math.log(t / s) for t, s in pairwise(grid[:-1])]
         n = len(grid) - 1
         last = [math.log(GHOST) if free_history else math.inf, *h]
         bend = torch.zeros(n, 2, dtype=torch.float64)
