@@ -71,7 +71,7 @@ def draw(place: Path, *arguments: object, attribute: str = "denoise", code: int 
     return call("sample", "--denoiser", denoiser, "--start", "start.safetensors", *arguments, code=code)
 
 
-@pytest.mark.parametrize("command", ["", "doctor", "demo", "fit", "sample"])
+@pytest.mark.parametrize("command", ["", "doctor", "demo", "fit", "plan", "sample"])
 def test_help(command: str) -> None:
     text = call(*command.split(), "--help")
     assert "Usage" in text
@@ -310,7 +310,8 @@ def test_demo_table_json_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyP
     starts = [(row["start"], row["solver"], row["nfe"]) for row in table["rows"]]
     assert ("classic", "Heun", 79) in starts
     for start, many in (("classic", (5, 7, 9, 13)), ("learned", (3, 5, 7, 9)), ("uninformed", (3, 5, 7, 9))):
-        assert [nfe for name, solver, nfe in starts if name == start and solver != "Heun"] == list(many)
+        assert [nfe for name, solver, nfe in starts if name == start and solver == "DPM++ 2M"] == list(many)
+    assert ("learned", "planned", 3) in starts
     assert ("learned, no network", "none", 0) in starts
     for row in table["rows"]:
         assert set(row) == {"start", "solver", "sigma_T", "nfe", "seconds", "swd", "fd"}

@@ -1,4 +1,4 @@
-"""The command line: `headstart doctor | demo | fit | sample`. One command a file."""
+"""The command line: `headstart doctor | demo | fit | plan | sample`. One command a file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import typer
 from headstart.cli.demo import demo
 from headstart.cli.doctor import doctor
 from headstart.cli.fit import fit
+from headstart.cli.plan import plan
 from headstart.cli.sample import sample
 
 app = typer.Typer(
@@ -16,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (doctor, demo, fit, sample):
+for command in (doctor, demo, fit, plan, sample):
     app.command()(command)
 
 __all__ = ["app"]

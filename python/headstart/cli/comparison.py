@@ -19,6 +19,7 @@ HEUN_STEPS = 40  # the classic: 79 calls on Karras's grid, rho 7, [0.002, 80]
 CLASSIC_CALLS = (5, 7, 9, 13)
 SHORT_CALLS = (3, 5, 7, 9)
 EMPIRICAL_CALLS = (5, 9)
+PLANNED_CALLS = (3, 5)
 CHUNK = 50
 
 
@@ -32,6 +33,7 @@ class Run:
     nfe: int
     method: Any = None
     grid: Tensor | None = None
+    plan: hs.Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class Score:
         return swd, fd
 
 
-def plan_runs(mixture: Any, images: Tensor, horizon: float = HORIZON) -> list[Run]:
-    """Every row of the comparison, in the table's order."""
+def plan_runs(mixture: Any, images: Tensor, horizon: float = HORIZON, seed: int = 0) -> list[Run]:
+    """Every row of the comparison, in the table's order; the planned rows are planned here."""
     shape, device = tuple(images.shape[1:]), images.device
     classic = hs.Classic(shape, device=device)
     heun = Run("classic", "Heun", classic, 2 * HEUN_STEPS - 1, hs.Heun(), hs.karras(80.0, 0.002, HEUN_STEPS, 7.0))
@@ -82,6 +84,8 @@ def plan_runs(mixture: Any, images: Tensor, horizon: float = HORIZON) -> list[Ru
         for name, law, many in laws
         for calls in many
     ]
+    plans = [hs.plan(mixture.at(horizon), calls, horizon, seed=seed, progress=True) for calls in PLANNED_CALLS]
+    short += [Run("learned", "planned", mixture.at(horizon), plan.nfe, plan=plan) for plan in plans]
     return [heun, *short, Run("learned, no network", "none", mixture.at(0.0), 0)]
 
 
@@ -90,7 +94,9 @@ def draw(denoiser: Any, run: Run, n: int, seed: int, tick: Callable[[int], None]
     parts, begin = [], time.perf_counter()
     for offset in range(0, n, CHUNK):
         count = min(CHUNK, n - offset)
-        if run.grid is None:
+        if run.plan is not None:
+            parts.append(hs.sample(denoiser, run.law, count, plan=run.plan, seed=seed, offset=offset))
+        elif run.grid is None:
             parts.append(run.law.sample(count, seed, offset))
         else:
             steps = len(run.grid) - 1
@@ -120,8 +126,8 @@ def to_json(rows: list[Row], floor: tuple[float, float], **extra: Any) -> dict[s
 def side_by_side(denoiser: Any, mixture: Any, z: Tensor, horizon: float = HORIZON) -> list[tuple[str, Tensor]]:
     """Labelled rows of images from the same unit-normal latents `z` `[n, *shape]`.
 
-    The learned rows start from transport: `80 z` carried down to `horizon` on the mixture's own probability-flow ODE,
-    with no network call (Wang and Vastola, 2024, https://arxiv.org/abs/2412.09726), so that a column shows one latent.
+    The learned rows start from transport, `80 z` carried down to `horizon` on the mixture's own flow with no network
+    call, so that a column shows one latent.
     """
     heun, short = hs.Heun(), hs.DPMpp2M()
 
@@ -129,8 +135,8 @@ def side_by_side(denoiser: Any, mixture: Any, z: Tensor, horizon: float = HORIZO
         return hs.integrate(denoiser, x, hs.log_uniform(sigma, SIGMA_MIN, calls), short)
 
     x = 80.0 * z
-    carried = hs.integrate(mixture.denoise, x, hs.log_uniform(80.0, horizon, 40)[:-1], heun)
-    alone = hs.integrate(mixture.denoise, x, hs.log_uniform(80.0, SIGMA_MIN, 60), heun)
+    carried = mixture.transport(z, horizon)
+    alone = mixture.denoise(mixture.transport(z, SIGMA_MIN), SIGMA_MIN)
     rows = [("classic, Heun\n79 calls", hs.integrate(denoiser, x, hs.karras(80.0, 0.002, HEUN_STEPS, 7.0), heun))]
     rows += [(f"classic, 2M\n{calls} calls", home(x, 80.0, calls)) for calls in (9, 5)]
     rows += [(f"learned, 2M\n{calls} calls", home(carried, horizon, calls)) for calls in (9, 5, 3)]

@@ -71,7 +71,7 @@ def demo(
     say(f"fitting a start to {len(train)} images of Fashion-MNIST")
     mixture: Any = hs.fit(train.to(where), seed=seed, progress=True)
     score = comparison.Score(train, test)
-    runs = comparison.plan_runs(mixture, train.to(where))
+    runs = comparison.plan_runs(mixture, train.to(where), seed=seed)
     rows: list[Row] = []
     with bars() as progress:
         task = progress.add_task("network calls", total=count * sum(run.nfe for run in runs))

@@ -60,6 +60,7 @@ def sample(
     out: Annotated[Path, typer.Option(help="Folder for the PNG files, grid.png and samples.npz.")],
     sigma: Annotated[float, typer.Option(help="Noise level to start from (classic: always 80).")] = 3.0,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 7,
+    plan: Annotated[Path | None, typer.Option(help="File that `headstart plan` wrote, in place of --steps.")] = None,
     n: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 64,
     label: Annotated[int | None, typer.Option(min=0, help="Class to sample.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed; sample i of a seed: its noise never changes.")] = 0,
@@ -78,6 +79,9 @@ def sample(
 
     where = find_device(device)
     network, method = find_denoiser(denoiser, where), find_solver(solver)
+    planned = None if plan is None else hs.load_plan(plan)
+    if planned is not None and planned.ghost is not None:
+        sigma = planned.sigma
     law = find_start(start, sigma, shape, denoiser, where)
     classes = getattr(getattr(network, "net", None), "classes", None)
     if label is not None and classes is not None and label >= classes:
@@ -90,9 +94,8 @@ def sample(
         for offset in range(0, n, batch):
             count = min(batch, n - offset)
             cond = None if label is None else {"label": torch.full((count,), label, device=where)}
-            x, info = hs.sample(
-                network, law, count, steps, solver=method, seed=seed, offset=offset, cond=cond, return_info=True
-            )
+            given: Any = {"steps": steps, "solver": method} if planned is None else {"plan": planned}
+            x, info = hs.sample(network, law, count, seed=seed, offset=offset, cond=cond, return_info=True, **given)
             parts.append(to_bytes(x))
             seconds, calls = seconds + info.seconds, info.nfe
             progress.advance(task, count)

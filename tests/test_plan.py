@@ -1,0 +1,261 @@
+"""Plans: what they gain on the start's own flow, their rows, their files, their bits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import headstart as hs
+from conftest import random_components
+from headstart.planning.flow import flow_of
+from headstart.planning.planner import Exact
+from headstart.planning.table import Table
+from headstart.solver import Row
+
+
+def mixture(kind: str = "rank2", classes: bool = False) -> hs.GaussianMixture:
+    components = random_components(kind, k=4, d=5, dtype=torch.float32)
+    weight = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]])
+    return hs.GaussianMixture(components, weight[0], (5,), weight if classes else None)
+
+
+LAW = mixture()
+
+
+@pytest.fixture(scope="module")
+def far() -> hs.Plan:
+    return hs.plan(LAW.at(2.0), nfe=5, sigma_start=80.0)
+
+
+@pytest.fixture(scope="module")
+def near() -> hs.Plan:
+    return hs.plan(LAW.at(2.0), nfe=4, sigma_start=2.0)
+
+
+def errors(law: hs.GaussianMixture, start: Any, n: int = 400, seed: int = 11, **how: Any) -> torch.Tensor:
+    """Root-mean-square distance of each sample to the fine solution from the same state."""
+    begin = start.sample(n, seed)
+    fine = hs.integrate(law.denoise, begin.double(), hs.log_uniform(start.sigma, 0.002, 150), hs.Heun())
+    return (hs.sample(Exact(law), start, n, seed=seed, **how) - fine).square().mean(1).sqrt()
+
+
+def test_a_plan_beats_the_best_classic_grid_with_as_many_calls(far: hs.Plan) -> None:
+    classic = min(
+        float(errors(LAW, hs.Classic((5,)), grid=make(80.0, low, 5)).mean())
+        for make in (hs.log_uniform, hs.karras)
+        for low in (0.02, 0.05, 0.1, 0.2, 0.4)
+    )
+    assert far.nfe == 5
+    assert far.mode == "from 80"
+    assert float(errors(LAW, hs.Classic((5,)), plan=far).mean()) < 0.7 * classic
+
+
+def test_a_plan_with_free_history_beats_the_start_with_2m(near: hs.Plan) -> None:
+    start = LAW.at(2.0)
+    assert near.mode == "from 2 with free history"
+    plain = min(float(errors(LAW, start, grid=hs.log_uniform(2.0, low, 4)).mean()) for low in (0.02, 0.05, 0.1, 0.2))
+    assert float(errors(LAW, start, plan=near).mean()) < 0.7 * plain
+
+
+def test_the_expected_error_is_what_fresh_states_show(far: hs.Plan, near: hs.Plan) -> None:
+    for plan, start in ((far, hs.Classic((5,))), (near, LAW.at(2.0))):
+        measured = float(errors(LAW, start, n=2000, plan=plan).square().mean().sqrt())
+        assert plan.expected_error == pytest.approx(measured, rel=0.35)
+
+
+def test_coefficients_of_a_row_sum_to_one(far: hs.Plan, near: hs.Plan) -> None:
+    for plan in (far, near):
+        for row, sigma_next in zip(plan.table, plan.nodes[1:], strict=True):
+            assert row.a + sum(row.b) == pytest.approx(1.0, abs=1e-12)
+            assert row.a == pytest.approx(sigma_next / row.sigma)
+            assert row.c == 0
+        assert plan.table[-1].a == 0
+    assert [len(row.b) for row in far.table[:2]] == [1, 2]
+    assert [len(row.b) for row in near.table[:3]] == [3, 4, 3]
+
+
+def test_the_same_seed_gives_the_same_plan(near: hs.Plan) -> None:
+    again = hs.plan(LAW.at(2.0), nfe=4, sigma_start=2.0)
+    assert again.table == near.table
+    assert again.expected_error == near.expected_error
+    assert hs.plan(LAW.at(2.0), nfe=4, sigma_start=2.0, seed=1).table != near.table
+
+
+@pytest.mark.parametrize("kind", ["rank2", "full", "diagonal", "isotropic"])
+def test_the_flow_is_the_mixtures(kind: str) -> None:
+    law = mixture(kind).to(dtype=torch.float64)
+    flow, x = flow_of(law), torch.randn(50, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    center = law.weight @ law.components.mean
+    for sigma in (0.1, 1.0, 20.0):
+        expected = law.denoise(sigma * x + center, sigma) - center
+        got = flow.denoise((sigma * x).to(flow.mean), sigma).double()
+        assert torch.allclose(got, expected, atol=1e-4)
+
+
+def test_the_reduced_flow_is_exact_where_the_law_is_flat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A law whose axes and means span few coordinates loses nothing but its isotropic part."""
+    monkeypatch.setattr("headstart.planning.flow.SMALL", 10)
+    monkeypatch.setattr("headstart.planning.flow.COORDINATES", 8)
+    small, spin = random_components("rank3", k=2, d=8), torch.linalg.qr(torch.randn(20, 20).double()).Q[:8]
+    assert small.axes is not None
+    law = hs.GaussianMixture(
+        hs.ops.Components(small.mean @ spin, small.variance, small.axes @ spin, small.spread), torch.ones(2), (20,)
+    )
+    flow = flow_of(law)
+    alone = hs.GaussianMixture(small, torch.ones(2), (8,))
+    z = torch.randn(30, 8, generator=torch.Generator().manual_seed(0)).double()
+    center = (0.5 * small.mean).sum(0)
+    clean = alone.denoise(z + center, 0.7) - center
+    moments = (flow.mean @ flow.mean.mT).double()
+    centred = small.mean - center
+    assert torch.allclose(moments, centred @ centred.mT, atol=1e-4)
+    assert flow.denoise(torch.zeros(1, 8).to(flow.mean), 0.7).double().norm() == pytest.approx(
+        float((alone.denoise(center[None], 0.7) - center).norm()), abs=1e-4
+    )
+    assert clean.shape == z.shape
+
+
+def test_table_and_rows_are_the_same_steps() -> None:
+    flow = flow_of(LAW)
+    for free in (False, True):
+        table = Table.of_grid([2.0, 1.1, 0.6, 0.3, 0.1, 0.0], free)
+        table.bend = torch.randn(5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 0.3
+        x = torch.randn(7, 5, generator=torch.Generator().manual_seed(2)) * 2
+        ghosts = [flow.denoise(x, 2.0), flow.denoise(1.8 * x, 3.6)] if free else []
+        state, history = x, list(ghosts)
+        for row in table.rows():
+            history = [flow.denoise(state, float(row.sigma or 0)), *history]
+            state = row.a * state + sum(b * d for b, d in zip(row.b, history, strict=False))
+        assert torch.allclose(state, table.run(flow, x, ghosts), atol=1e-5)
+
+
+def test_a_saved_plan_is_equal_and_runs_the_same(near: hs.Plan, tmp_path: Path) -> None:
+    near.save(tmp_path / "plan.json")
+    loaded = hs.load_plan(tmp_path / "plan.json")
+    assert loaded == near
+    assert torch.equal(*(hs.sample(Exact(LAW), LAW.at(2.0), 9, plan=one) for one in (loaded, near)))
+    with pytest.raises(AttributeError):
+        near.nodes = ()  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        near.provenance["seed"] = 3  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "not a plan"),
+        ({"version": 99}, "upgrade headstart"),
+        ({"version": None}, "not a plan"),
+        ({"nodes": [1.0, 2.0, 0.0]}, "damaged"),
+        ({"rows": []}, "damaged"),
+        ({"ghost": 0.1}, "damaged"),
+        ({"expected_error": "low"}, "damaged"),
+        ({"rows": [{"sigma": 2.0, "a": float("nan"), "b": [1.0], "c": 0.0, "commit": True}] * 4}, "damaged"),
+    ],
+)
+def test_bad_files_are_refused(near: hs.Plan, tmp_path: Path, change: dict, message: str) -> None:
+    path = tmp_path / "plan.json"
+    near.save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        hs.load_plan(path)
+
+
+def test_truncated_and_absent_files_are_refused(near: hs.Plan, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    near.save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="truncated"):
+        hs.load_plan(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="no JSON"):
+        hs.load_plan(path)
+    with pytest.raises(FileNotFoundError):
+        hs.load_plan(tmp_path / "absent.json")
+
+
+def test_planned_samples_do_not_depend_on_the_batch_and_count_their_calls(near: hs.Plan) -> None:
+    net_calls = []
+
+    def denoiser(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        net_calls.append(float(sigma))
+        return Exact(LAW)(x, sigma)
+
+    whole, info = hs.sample(denoiser, LAW.at(2.0), 10, plan=near, return_info=True)
+    assert info.nfe == 4
+    assert net_calls == pytest.approx(list(near.nodes[:-1]))
+    assert torch.allclose(whole, hs.sample(denoiser, LAW.at(2.0), 10, plan=near, batch=3), atol=1e-5)
+
+
+def test_latents_keep_their_images_from_either_start(far: hs.Plan, near: hs.Plan) -> None:
+    z = hs.ops.normal((200, 5), 3, 0, device="cpu")
+    ends = [hs.sample(Exact(LAW), LAW.at(2.0), 200, plan=plan, latents=z) for plan in (far, near)]
+    fine = hs.integrate(LAW.denoise, 80 * z.double(), hs.log_uniform(80.0, 0.002, 200), hs.Heun())
+    for end in ends:
+        assert (end - fine).square().mean(1).sqrt().median() < 0.1
+
+
+def test_one_step_and_classes() -> None:
+    assert hs.plan(LAW, nfe=1).nodes == (80.0, 0.0)
+    law = mixture(classes=True)
+    plan = hs.plan(law.given(1).at(2.0), nfe=2, sigma_start=2.0)
+    label = torch.tensor([0, 1, 1])
+    x = hs.sample(Exact(law), law.at(2.0), 3, plan=plan, cond={"label": label})
+    assert torch.allclose(
+        x[1:], hs.sample(Exact(law.given(1)), law.given(1).at(2.0), 2, plan=plan, offset=1), atol=1e-5
+    )
+
+
+def test_a_network_that_disagrees_is_planned_for_from_80() -> None:
+    heldout = LAW.at(0.0).sample(64, seed=5)
+
+    def biased(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return LAW.denoise(x, sigma) + 2.0
+
+    agreeing = hs.plan(LAW.at(2.0), nfe=3, denoiser=Exact(LAW), heldout=heldout)
+    assert agreeing.ghost is not None
+    assert agreeing.provenance["calibration"]["displacement"] == pytest.approx(0.0, abs=1e-4)
+    apart = hs.plan(LAW.at(2.0), nfe=3, denoiser=biased, heldout=heldout)
+    assert apart.mode == "from 80"
+    assert apart.provenance["calibration"]["displacement"] > 1
+    assert apart.provenance["calibration"]["noise"] > agreeing.provenance["calibration"]["noise"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"nfe": 0}, "nfe must be"), ({"nfe": 2.5}, "nfe must be"), ({"sigma_start": 5.0}, "sigma_start must be"),
+        ({"seed": -1}, "seed"), ({"denoiser": Exact(LAW)}, "given together"),
+        ({"denoiser": Exact(LAW), "heldout": torch.zeros(4, 3)}, "heldout must be"),
+    ],
+)  # fmt: skip
+def test_plan_refuses(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        hs.plan(LAW.at(2.0), **options)
+
+
+def test_sample_refuses_a_plan_that_does_not_fit(far: hs.Plan, near: hs.Plan) -> None:
+    with pytest.raises(ValueError, match=r"begins at a mixture's \.at\(2\)"):
+        hs.sample(Exact(LAW), LAW.at(3.0), 2, plan=near)
+    with pytest.raises(ValueError, match="begins at"):
+        hs.sample(Exact(LAW), hs.Classic((5,), 2.0), 2, plan=near)
+    with pytest.raises(ValueError, match="its own grid"):
+        hs.sample(Exact(LAW), LAW.at(2.0), 2, steps=7, plan=near)
+    with pytest.raises(ValueError, match="must be the plan's nodes"):
+        hs.sample(Exact(LAW), hs.Classic((5,)), 2, grid=hs.log_uniform(80.0, 0.1, 5), solver=far)
+    with pytest.raises(ValueError, match="deterministic step"):
+        hs.Plan((1.0, 0.0), (Row(1.0, 0.0, (1.0,), 0.5),), None, 0.0, 0.0)
+    with pytest.raises(TypeError, match="GaussianMixture"):
+        hs.plan(hs.Classic((5,)))  # type: ignore[arg-type]
+
+
+def test_a_plan_is_a_solver(far: hs.Plan) -> None:
+    grid = torch.tensor(far.nodes, dtype=torch.float64)
+    classic = hs.Classic((5,))
+    assert torch.equal(
+        hs.sample(Exact(LAW), classic, 4, grid=grid, solver=far), hs.sample(Exact(LAW), classic, 4, plan=far)
+    )
