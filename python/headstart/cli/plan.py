@@ -51,9 +51,9 @@ def plan(
     if found is not None:
         say(f"network and start are at most {found['displacement']:.4f} apart at sigma_T, noise {found['noise']:.3f}")
     levels = ", ".join(f"{level:.3g}" for level in made.nodes)
-    console.print(f"wrote {out}: {nfe} calls {made.mode}, sigma {levels}", markup=False, soft_wrap=True)
     console.print(
-        f"expected error on the start {made.expected_error:.4f} a coordinate; best DPM++ 2M from 80 {made.classic_error:.4f}"
-        f"; {made.provenance['seconds']} s",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        f"wrote {out}: {nfe} calls {made.mode}, sigma {levels}", markup=False, highlight=False, soft_wrap=True
+    )
+    errors = f"expected error on the start {made.expected_error:.4f} a coordinate"
+    peer = f"best DPM++ 2M from 80 {made.classic_error:.4f}; {made.provenance['seconds']} s"
+    console.print(f"{errors}; {peer}", markup=False, highlight=False, soft_wrap=True)
