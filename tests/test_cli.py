@@ -255,6 +255,33 @@ def test_only_a_lack_of_memory_is_called_so(message: str, ours: bool) -> None:
     assert (explain(RuntimeError(message)) is None) == ours
 
 
+@pytest.mark.usefixtures("place")
+def test_plan_then_sample_by_it(place: Path) -> None:
+    text = call("plan", "--start", "start.safetensors", "--sigma", 2, "--sigma-start", 2, "--nfe", 2, "--out", "p.json")
+    assert "2 calls from 2 with free history" in text
+    plan = hs.load_plan(place / "p.json")
+    assert plan.nfe == 2
+    assert "2 network calls a sample" in draw(place, "--plan", "p.json", "--n", 2, "--out", "drawn")
+    assert (place / "drawn" / "samples.npz").is_file()
+    (place / "p.json").write_text("{}")
+    assert "not a plan" in draw(place, "--plan", "p.json", "--n", 2, "--out", "other", code=1)
+    assert not (place / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--start", "absent.safetensors"), "no such file"),
+        (("--start", "start.safetensors", "--denoiser", "zoo:fashion"), "given together"),
+        (("--start", "start.safetensors", "--sigma-start", 7), "sigma_start must be"),
+        (("--start", "start.safetensors", "--sigma", 100), "below 80"),
+    ],
+)
+def test_plan_refuses(place: Path, arguments: tuple, message: str) -> None:
+    assert message in call("plan", *arguments, "--out", place / "plan.json", code=1)
+    assert not (place / "plan.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

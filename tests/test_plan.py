@@ -63,8 +63,8 @@ def test_a_plan_with_free_history_beats_the_start_with_2m(near: hs.Plan) -> None
 
 def test_the_expected_error_is_what_fresh_states_show(far: hs.Plan, near: hs.Plan) -> None:
     for plan, start in ((far, hs.Classic((5,))), (near, LAW.at(2.0))):
-        measured = float(errors(LAW, start, n=2000, plan=plan).square().mean().sqrt())
-        assert plan.expected_error == pytest.approx(measured, rel=0.35)
+        measured = float(errors(LAW, start, n=2000, plan=plan).mean())
+        assert plan.expected_error == pytest.approx(measured, rel=0.3)
 
 
 def test_coefficients_of_a_row_sum_to_one(far: hs.Plan, near: hs.Plan) -> None:

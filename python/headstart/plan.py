@@ -31,7 +31,8 @@ class Plan:
         nodes: noise levels `[nfe + 1]`, the last 0.
         table: a row for each network call.
         ghost: noise level of the oldest free prediction; None: no free history.
-        expected_error: root-mean-square difference to the fine solution, a coordinate, on the start's own flow.
+        expected_error: distance to the fine solution on the start's own flow: root mean square over the coordinates,
+            mean over samples (the few that change mode would rule a root mean square over samples).
         classic_error: the same for the best DPM-Solver++ 2M from the classic start with as many calls.
         provenance: how it was made: JSON values.
     """

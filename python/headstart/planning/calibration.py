@@ -15,7 +15,7 @@ from headstart.initializer import GaussianMixture
 
 BELOW, ABOVE = 5, 5  # noise levels from the data's scale / 10 to the horizon, and from there to 80
 MOST_POINTS = 64
-LEAST_NOISE = 0.05  # rms error of a prediction that is always allowed for, of the start's own denoising error
+LEAST_NOISE = 0.01  # rms error of a prediction that is always allowed for, of the start's own denoising error
 
 
 @dataclass(frozen=True)

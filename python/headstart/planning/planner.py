@@ -77,7 +77,7 @@ def plan(
         fit = fits[errors.index(min(errors))]
         fit.run(steps, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)), advance)
     far = trajectories(flow, SIGMA_MAX, VALIDATION, False, FINE, _generator(seed, 2))
-    provenance: dict[str, Any] = {"seed": seed, "validation": dict(zip(map(str, begins), errors, strict=True))}
+    provenance: dict[str, Any] = {"seed": seed, "after trials": dict(zip(map(str, begins), errors, strict=True))}
     if found is not None:
         provenance["calibration"] = asdict(found) | {"noise": found.noise()}
     provenance |= {"components": len(mixture.weight), "shape": list(mixture.shape)}
@@ -123,7 +123,7 @@ def noise_of(flow: Flow, share: float, seed: int) -> Callable[[Tensor], Tensor]:
 
 
 def expected(made: Plan, mixture: GaussianMixture, seed: int) -> float:
-    """Root-mean-square error, a coordinate, on the whole law, from states the fit has not seen."""
+    """Mean over samples of the root-mean-square error, on the whole law, from states the fit has not seen."""
     start = mixture.at(made.sigma) if made.ghost is not None else made.start(mixture.at(made.sigma * 0.5))
     begin = start.sample(FRESH, seed + 1)
     end = composer.sample(Exact(mixture), start, FRESH, plan=made, seed=seed + 1)
@@ -132,7 +132,7 @@ def expected(made: Plan, mixture: GaussianMixture, seed: int) -> float:
     with torch.no_grad():
         levels = asinh_levels(length, LEAST_SIGMA * flow_scale, made.sigma, FINE)
         fine = mixture.denoise(descend(mixture.denoise, begin, levels), levels[-1])
-    return float((end - fine).double().square().mean().sqrt())
+    return float((end - fine).double().flatten(1).square().mean(1).sqrt().mean())
 
 
 @dataclass(frozen=True)

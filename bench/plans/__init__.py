@@ -1,0 +1,1 @@
+"""The evaluation of plans: laws, methods, scores and report; run by `python -m bench.plan`."""

@@ -1,0 +1,91 @@
+"""Scores of samples: paired distances, and distances of laws beside their floors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import headstart as hs
+from bench.plans.case import Case
+from headstart import ops
+from headstart.fitting.problem import change
+from headstart.metrics import sliced_wasserstein
+
+FLOORS = 6  # groups of exact samples that show the floor
+WIDTH = 3.0  # standard deviations of the floor that pass the gate
+LAWS = ("likelihood", "mode_tv", "swd", "minor")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scores against one fine solution and, where the law is known, against exact samples.
+
+    `rmse`, `median`: of the distance to the fine solution, a coordinate. `likelihood`: mean log-density under the law
+    minus that of exact samples, nats (above 0: over-contracted). `mode_tv`: total variation of the mode weights. `swd`:
+    sliced Wasserstein distance to exact samples. `minor`: energy in the lower half of the principal components that
+    hold 99.9 % of the variance, over that of the reference, minus 1.
+    """
+
+    case: Case
+    fine: Tensor
+    seed: int
+
+    def __post_init__(self) -> None:
+        truth = self.case.truth
+        reference = self.fine if truth is None else truth.at(0.0).sample(4 * self.case.n, 2000 + self.seed)
+        reference = reference.flatten(1).double()
+        center = reference.mean(0)
+        value, vector = torch.linalg.eigh((reference - center).mT @ (reference - center) / len(reference))
+        kept = int((value.flip(0).cumsum(0) < 0.999 * value.sum()).sum()) + 1
+        minor = vector[:, -kept:][:, : max(1, kept // 2)]
+        for name, held in (("reference", reference), ("center", center), ("minor", minor)):
+            object.__setattr__(self, f"_{name}", held)
+        object.__setattr__(self, "_energy", float(((reference - center) @ minor).square().mean()))
+        if truth is not None:
+            mean = float(truth.log_prob(reference).mean())
+            object.__setattr__(self, "_likelihood", mean)
+
+    def __call__(self, x: Tensor) -> dict[str, float]:
+        each = (x.double() - self.fine.double()).flatten(1).square().mean(1).sqrt()
+        found = {"rmse": float(each.square().mean().sqrt()), "median": float(each.median())}
+        return found | self.law(x)
+
+    def law(self, x: Tensor) -> dict[str, float]:
+        """The unpaired scores."""
+        x = x.flatten(1).double()
+        energy = float(((x - self._center) @ self._minor).square().mean())  # type: ignore[attr-defined]
+        found = {"minor": energy / self._energy - 1}  # type: ignore[attr-defined]
+        truth = self.case.truth
+        if truth is None:
+            return found
+        share = responsibility(truth, x)
+        found["likelihood"] = float(truth.log_prob(x).mean()) - self._likelihood  # type: ignore[attr-defined]
+        found["mode_tv"] = float(0.5 * (share - truth.weight).abs().sum())
+        found["swd"] = sliced_wasserstein(x, self._reference[: len(x)], 128)  # type: ignore[attr-defined]
+        return found
+
+    def floor(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation of the unpaired scores of exact samples."""
+        truth, n = self.case.truth, self.case.n
+        if truth is None:
+            return {}
+        scores = [self.law(truth.at(0.0).sample(n, 3000 + 100 * self.seed + i)) for i in range(FLOORS)]
+        columns = {name: torch.tensor([score[name] for score in scores], dtype=torch.float64) for name in LAWS}
+        return {name: (float(values.mean()), float(values.std())) for name, values in columns.items()}
+
+
+def responsibility(truth: hs.GaussianMixture, x: Tensor) -> Tensor:
+    """Mean posterior weights of the modes `[K]`."""
+    components = change(truth.components, Tensor.double)
+    found = ops.mixture_posterior(x.contiguous(), components, truth.weight.log(), 0.0, denoise=False, respond=True)
+    assert found.responsibility is not None
+    return found.responsibility.mean(0)
+
+
+def passes(row: dict[str, float], floor: dict[str, tuple[float, float]]) -> bool:
+    """Whether every score of the law is within `WIDTH` deviations of its floor."""
+    return all(abs(row[name] - floor[name][0]) <= WIDTH * floor[name][1] for name in LAWS if name != "swd") and (
+        row["swd"] <= floor["swd"][0] + WIDTH * floor["swd"][1]
+    )
