@@ -23,7 +23,7 @@ from headstart import ops
 from headstart.initializer.check import check_points, check_sigma
 
 if TYPE_CHECKING:
-    from headstart.initializer.mixture import GaussianMixture
+    from headstart.initializer.family import Mixture
 
 ORDER = 4
 TOLERANCE = 1e-3  # of the data's standard deviation, root mean square over coordinates and probes
@@ -31,7 +31,7 @@ PROBES, MOST_STEPS = 64, 512
 
 
 def transport(
-    mixture: GaussianMixture, z: Tensor, sigma: float, sigma_max: float = 80.0, labels: int | Tensor | None = None
+    mixture: Mixture, z: Tensor, sigma: float, sigma_max: float = 80.0, labels: int | Tensor | None = None
 ) -> Tensor:
     """`sigma_max z` carried to `sigma`, `[n, *shape]`: where the flow takes the same latents from far away.
 
@@ -55,7 +55,7 @@ def transport(
     return carry(mixture, z, levels(mixture, sigma, sigma_max), labels)
 
 
-def levels(mixture: GaussianMixture, sigma: float, sigma_max: float) -> list[float]:
+def levels(mixture: Mixture, sigma: float, sigma_max: float) -> list[float]:
     """The noise levels whose steps hold the tolerance on probes of its own; chosen once, kept by the mixture."""
     known = mixture.transport_levels
     if (sigma, sigma_max) not in known:
@@ -73,7 +73,7 @@ def levels(mixture: GaussianMixture, sigma: float, sigma_max: float) -> list[flo
     return known[sigma, sigma_max]
 
 
-def second_moments(mixture: GaussianMixture) -> Tensor:
+def second_moments(mixture: Mixture) -> Tensor:
     """Variance of every coordinate of the mixture's law, `[D]` float64."""
     mean, variance, axes, spread = (None if t is None else t.double() for t in mixture.components)
     assert mean is not None
@@ -85,7 +85,7 @@ def second_moments(mixture: GaussianMixture) -> Tensor:
     return weight @ (own + (mean - weight @ mean).square())
 
 
-def spaced(mixture: GaussianMixture, sigma: float, sigma_max: float, steps: int) -> list[float]:
+def spaced(mixture: Mixture, sigma: float, sigma_max: float, steps: int) -> list[float]:
     """Levels spaced by the length of the law's standard deviations."""
     return asinh_levels(math.sqrt(float(second_moments(mixture).sum())), sigma, sigma_max, steps)
 
@@ -97,7 +97,7 @@ def asinh_levels(scale: float, sigma: float, sigma_max: float, steps: int) -> li
     return [sigma_max, *inner, sigma]
 
 
-def carry(mixture: GaussianMixture, z: Tensor, levels: Sequence[float], labels: int | Tensor | None = None) -> Tensor:
+def carry(mixture: Mixture, z: Tensor, levels: Sequence[float], labels: int | Tensor | None = None) -> Tensor:
     """Latents `z` from `levels[0]` down the levels on the mixture's flow."""
     weight = mixture.rows("transport", labels, len(z)).to(mixture.components.mean)
     center = (weight @ mixture.components.mean).to(z.device, z.dtype).expand(len(z), -1).reshape(z.shape)

@@ -152,12 +152,9 @@ def _generator(seed: int, stream: int) -> torch.Generator:
 def _require(
     start: Any, nfe: int, sigma_start: float | None, seed: int, denoiser: Any, heldout: Tensor | None
 ) -> tuple[GaussianMixture, float | None]:
-    if isinstance(start, MixtureStart):
-        mixture, horizon = start.mixture, start.sigma
-    elif isinstance(start, GaussianMixture):
-        mixture, horizon = start, None
-    else:
-        raise TypeError(f"plan: start must be a GaussianMixture, or one .at(sigma), got {type(start).__name__}")
+    mixture, horizon = (start.mixture, start.sigma) if isinstance(start, MixtureStart) else (start, None)
+    if not isinstance(mixture, GaussianMixture):
+        raise TypeError(f"plan: start must be a GaussianMixture, or one .at(sigma), got {type(mixture).__name__}")
     if horizon is not None and not 0 < horizon < SIGMA_MAX:
         raise ValueError(f"plan: the start's sigma must be above 0 and below {SIGMA_MAX:g}, got {horizon}")
     if not isinstance(nfe, int) or not 1 <= nfe <= MOST_CALLS:
