@@ -253,6 +253,24 @@ def test_sample_refuses_a_plan_that_does_not_fit(far: hs.Plan, near: hs.Plan) ->
         hs.plan(hs.Classic((5,)))  # type: ignore[arg-type]
 
 
+def test_free_history_is_never_left_out(near: hs.Plan) -> None:
+    grid = torch.tensor(near.nodes, dtype=torch.float64)
+    with pytest.raises(ValueError, match="free history"):
+        hs.sample(Exact(LAW), LAW.at(2.0), 2, grid=grid, solver=near)
+
+
+def test_validation_on_the_network_itself(far: hs.Plan) -> None:
+    """On the start's own law the plan gains; on a network that is nothing like it the gain is gone, and is said."""
+    found = hs.validate(far, Exact(LAW), LAW.at(2.0), n=64)
+    assert found.gain > 1.3
+    assert found.calls == 4 * 5 + 63
+
+    def other(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return x / (1 + sigma**2 / 9).to(x)
+
+    assert hs.validate(far, other, LAW.at(2.0), n=64).gain < found.gain
+
+
 def test_a_plan_is_a_solver(far: hs.Plan) -> None:
     grid = torch.tensor(far.nodes, dtype=torch.float64)
     classic = hs.Classic((5,))

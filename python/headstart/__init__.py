@@ -36,7 +36,7 @@ from headstart.initializer import (
     load,
 )
 from headstart.plan import Plan, load_plan
-from headstart.planning import plan
+from headstart.planning import Validation, plan, validate
 from headstart.sample import SampleInfo, integrate, sample
 from headstart.sampler import Sampler
 from headstart.solver import (
@@ -93,6 +93,7 @@ __all__ = [
     "StudentTMixture",
     "TailCheck",
     "TarFlow",
+    "Validation",
     "dip_horizon",
     "error_budget",
     "fit",
@@ -108,5 +109,6 @@ __all__ = [
     "plan",
     "sample",
     "tail_check",
+    "validate",
     "zoo",
 ]

@@ -81,8 +81,10 @@ class Plan:
         """The rows, as of any solver; `grid` must be the plan's own nodes.
 
         Raises:
-            ValueError: another grid.
+            ValueError: another grid, or a plan with free history, which only `sample(plan=...)` can give it.
         """
+        if self.ghost is not None:
+            raise ValueError("Plan: rows with free history are run by sample(..., plan=plan), which makes that history")
         if len(grid) != len(self.nodes) or any(abs(a - b) > 1e-6 * b for a, b in zip(grid, self.nodes, strict=True)):
             raise ValueError(f"Plan: grid must be the plan's nodes {list(self.nodes)}, got {list(grid)}")
         return list(self.table)

@@ -1,5 +1,6 @@
 """Planning: noise levels and multistep coefficients fitted on the start's own probability-flow ODE."""
 
 from headstart.planning.planner import plan
+from headstart.planning.validation import Validation, validate
 
-__all__ = ["plan"]
+__all__ = ["Validation", "plan", "validate"]
