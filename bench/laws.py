@@ -13,6 +13,7 @@ with the package's mixtures, so it can measure them. Protocol: "Initialization-A
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,13 +34,13 @@ class Law:
         mean: `[K, D]`, float64.
         factor: Cholesky factors `L` `[K, D, D]` of the scale matrices.
         weight: `[K]`, sums to 1.
-        df: Degrees of freedom, an integer of at least 3; None: normal.
+        df: Degrees of freedom, at least 2 (samples: an integer); None: normal.
     """
 
     mean: Tensor
     factor: Tensor
     weight: Tensor
-    df: int | None = None
+    df: float | None = None
 
     @property
     def dim(self) -> int:
@@ -65,7 +66,9 @@ class Law:
         component = torch.searchsorted(self.weight.cumsum(0), u).clamp_max(len(self.weight) - 1)
         z = ops.normal((n, self.dim), seed, 0, offset, dtype=torch.float64, device="cpu")
         if self.df is not None:
-            chi = ops.normal((n, self.df), seed, 1, offset, dtype=torch.float64, device="cpu").square().sum(1)
+            if self.df != int(self.df):
+                raise ValueError(f"sample: df must be an integer, got {self.df}")
+            chi = ops.normal((n, int(self.df)), seed, 1, offset, dtype=torch.float64, device="cpu").square().sum(1)
             z = z * (self.df / chi).sqrt()[:, None]
         x = self.mean[component]
         for k in range(len(self.weight)):
@@ -103,17 +106,26 @@ class Law:
         scale = (self.factor.mT @ direction).norm(dim=1)
         return Law((self.mean @ direction)[:, None], scale[:, None, None], self.weight, self.df)
 
-    def quantile(self, level: float, sigma: float = 0.0) -> float:
-        """The `level` quantile of `x_0 + sigma n`, in one dimension, by bisection of the distribution function."""
+    def tail(self, x: float, sigma: float = 0.0) -> float:
+        """`P(x_0 + sigma n > x)`, in one dimension."""
         w, log_mass = self.nodes
         deviation = (self.factor[:, 0].square() / w + sigma**2).sqrt()  # [K, Q]
-        mass = self.weight[:, None] * log_mass.exp()
-        low, high = -1e6, 1e6
-        for _ in range(80):
-            middle = 0.5 * (low + high)
-            above = 0.5 * torch.special.erfc((middle - self.mean) / deviation / math.sqrt(2))
-            low, high = (middle, high) if float((mass * above).sum()) > 1 - level else (low, middle)
-        return 0.5 * (low + high)
+        above = 0.5 * torch.special.erfc((x - self.mean) / deviation / math.sqrt(2))
+        return float(self.weight @ (above @ log_mass.exp()))
+
+    def quantile(self, level: float, sigma: float = 0.0) -> float:
+        """The `level` quantile of `x_0 + sigma n`, in one dimension."""
+        return quantile([self], level, sigma)
+
+
+def quantile(laws: Sequence[Law], level: float, sigma: float) -> float:
+    """The `level` quantile of noised laws in one dimension together, whose weights sum to 1, by bisection."""
+    low, high = -1e6, 1e6
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        above = sum(law.tail(middle, sigma) for law in laws)
+        low, high = (middle, high) if above > 1 - level else (low, middle)
+    return 0.5 * (low + high)
 
 
 def standardize(law: Law) -> Law:
