@@ -14,7 +14,7 @@ import headstart as hs
 from bench.plans.case import CHUNK, Case
 
 NFE = (3, 4, 5, 6, 7, 9, 13)
-SIGMA_MIN = (0.002, 0.01, 0.03)
+SIGMA_MIN = (0.002, 0.01, 0.03, 0.1)
 
 
 @dataclass(frozen=True)
