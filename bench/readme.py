@@ -1,7 +1,7 @@
 """Writes the measured tables of README from the JSON files of their runs: `python -m bench.readme`.
 
-`headstart demo --out bench/results/demo --json bench/results/demo/demo.json`, `python -m bench.zoo`, `bench.ops` and
-`bench.sampler` make the files.
+`headstart demo --out bench/results/demo --json bench/results/demo/demo.json`, `python -m bench.zoo`, `bench.plan`,
+`bench.ops` and `bench.sampler` make the files.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from headstart.output import write
 
 DEMO = RESULTS / "demo/demo.json"
 ZOO = RESULTS / "zoo/zoo.json"
+PLAN = RESULTS / "plan/plan.json"
+SHOWN = (3, 4, 5, 6, 7, 9)
 
 
 def demo_section() -> str:
@@ -52,7 +54,31 @@ def zoo_section() -> str:
     return "\n".join(lines)
 
 
-SECTIONS: dict[str, Any] = {"demo": demo_section, "zoo": zoo_section, "performance": performance_section}
+def plan_section() -> str:
+    """How many calls the classic solvers need for a plan's error, and the plot."""
+    laws = json.loads(PLAN.read_text())
+    lines = [
+        "Calls of the best of Heun, 2M, 3M and UniPC from 80 over a plan's, at equal paired error to the fine solution "
+        f"from the same latents (`{(PLAN.parent / 'report.md').relative_to(ROOT)}` has all figures; `< 1`: the classic "
+        "solver is better):",
+        "",
+        "| law | method | " + " | ".join(f"{n} calls" for n in SHOWN) + " |",
+        "| --- | --- |" + " ---: |" * len(SHOWN),
+    ]
+    for law, about in laws.items():
+        for method, gains in about["speedup"].items():
+            cells = ["> 13 calls" if gains[str(n)] is None else f"{gains[str(n)]:.2f}" for n in SHOWN]
+            lines.append(f"| {law} | {method} | {' | '.join(cells)} |")
+    picture = (PLAN.parent / "plan.png").relative_to(ROOT)
+    return "\n".join([*lines, "", f"![Error against network calls]({picture})"])
+
+
+SECTIONS: dict[str, Any] = {
+    "demo": demo_section,
+    "plan": plan_section,
+    "zoo": zoo_section,
+    "performance": performance_section,
+}
 
 
 def render(text: str) -> str:
