@@ -30,7 +30,7 @@ from headstart.progress import track
 
 SIGMA_MAX = 80.0
 TRAINING, VALIDATION, BATCH, FRESH = 512, 256, 128, 256
-STEPS, FINE = 200, 64
+STEPS, FINE = 180, 64
 MOST_CALLS = 64
 
 

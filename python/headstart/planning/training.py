@@ -14,7 +14,7 @@ from headstart.planning.table import GHOST, Table, classic_error
 
 LEVELS = (0.02, 0.05, 0.1, 0.2)  # last levels of the initial grids, of the law's scale
 RATE = 0.03
-TRIALS, TRIAL_STEPS = 3, 40
+TRIALS, TRIAL_STEPS = 2, 30
 CHECK, PATIENCE = 20, 4
 LEAST_GAP = 0.05  # of log sigma, between two levels
 
