@@ -12,7 +12,7 @@ import torch
 import headstart as hs
 from conftest import random_components
 from headstart.planning.flow import flow_of
-from headstart.planning.planner import Exact
+from headstart.planning.measure import Exact
 from headstart.planning.table import Table
 from headstart.solver import Row
 
@@ -257,6 +257,14 @@ def test_free_history_is_never_left_out(near: hs.Plan) -> None:
     grid = torch.tensor(near.nodes, dtype=torch.float64)
     with pytest.raises(ValueError, match="free history"):
         hs.sample(Exact(LAW), LAW.at(2.0), 2, grid=grid, solver=near)
+
+
+def test_a_short_plan_may_do_without_free_history() -> None:
+    plan = hs.plan(LAW.at(2.0), nfe=3, sigma_start=2.0, free_history=False)
+    assert plan.mode == "from 2"
+    assert plan.expected_error == pytest.approx(float(errors(LAW, LAW.at(2.0), plan=plan).mean()), rel=0.3)
+    with pytest.raises(ValueError, match="begins at noise level 2"):
+        hs.sample(Exact(LAW), LAW.at(3.0), 2, plan=plan)
 
 
 def test_validation_on_the_network_itself(far: hs.Plan) -> None:

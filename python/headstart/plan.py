@@ -17,6 +17,7 @@ from headstart.output import write
 from headstart.solver import Row, calls
 
 FORMAT, VERSION = "headstart-plan", 1
+SIGMA_MAX = 80.0  # of the classic start
 MOST_BYTES = 2**24
 
 
@@ -93,13 +94,15 @@ class Plan:
         """Where the plan begins: `start` itself at its own noise level, or the classic start.
 
         Raises:
-            ValueError: free history from a start that has none, or at another noise level.
+            ValueError: a start at another noise level than a plan that does not begin at 80, or one without history.
         """
         same = abs(start.sigma - self.sigma) <= 1e-6 * self.sigma
         if self.ghost is not None and not (same and isinstance(start, MixtureStart)):
             raise ValueError(f"Plan: this plan begins at a mixture's .at({self.sigma:g}), got {start}")
         if same:
             return start
+        if self.sigma != SIGMA_MAX:
+            raise ValueError(f"Plan: this plan begins at noise level {self.sigma:g}, got a start at {start.sigma:g}")
         components = getattr(getattr(start, "mixture", None), "components", None)
         device = "cpu" if components is None else components.mean.device
         return Classic(start.shape, self.sigma, device=device)

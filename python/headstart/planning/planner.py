@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-import headstart.sample as composer
 from headstart.initializer import GaussianMixture, MixtureStart
-from headstart.initializer.transport import asinh_levels, descend, second_moments
 from headstart.ops.check import require_address
-from headstart.plan import Plan
+from headstart.plan import SIGMA_MAX, Plan
 from headstart.planning.calibration import LEAST_NOISE, calibrate
-from headstart.planning.flow import LEAST_SIGMA, Flow, flow_of
+from headstart.planning.flow import Flow, flow_of
+from headstart.planning.measure import FINE, expected, generator, noise_of
 from headstart.planning.table import GHOST, Table
 from headstart.planning.training import (
     TRIAL_STEPS,
@@ -28,9 +26,8 @@ from headstart.planning.training import (
 )
 from headstart.progress import track
 
-SIGMA_MAX = 80.0
-TRAINING, VALIDATION, BATCH, FRESH = 512, 256, 128, 256
-STEPS, FINE = 180, 64
+TRAINING, VALIDATION, BATCH = 512, 256, 128
+STEPS = 180
 MOST_CALLS = 64
 
 
@@ -76,7 +73,7 @@ def plan(
         errors = [math.hypot(fit.error, gap) for fit, gap in zip(fits, apart, strict=True)]
         fit = fits[errors.index(min(errors))]
         fit.run(steps, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)), advance)
-    far = trajectories(flow, SIGMA_MAX, VALIDATION, False, FINE, _generator(seed, 2))
+    far = trajectories(flow, SIGMA_MAX, VALIDATION, False, FINE, generator(seed, 2))
     provenance: dict[str, Any] = {"seed": seed, "after trials": dict(zip(map(str, begins), errors, strict=True))}
     if found is not None:
         provenance["calibration"] = asdict(found) | {"noise": found.noise()}
@@ -94,59 +91,14 @@ def trial(
     advance: Callable[..., None],
 ) -> Fit:  # fmt: skip
     """The best of the first grids, each fitted for a few iterations."""
-    train = trajectories(flow, sigma, TRAINING, free_history, FINE, _generator(seed, 0))
-    check = trajectories(flow, sigma, VALIDATION, free_history, FINE, _generator(seed, 1))
+    train = trajectories(flow, sigma, TRAINING, free_history, FINE, generator(seed, 0))
+    check = trajectories(flow, sigma, VALIDATION, free_history, FINE, generator(seed, 1))
     fits = []
     for grid in best_classic(flow, check, sigma, nfe)[1][:TRIALS]:
-        fit = Fit(flow, Table.of_grid(grid, free_history), train, check, noise, _generator(seed, 3), BATCH)
+        fit = Fit(flow, Table.of_grid(grid, free_history), train, check, noise, generator(seed, 3), BATCH)
         fit.run(TRIAL_STEPS, lambda step: 1.0, advance)
         fits.append(fit)
     return min(fits, key=lambda fit: fit.error)
-
-
-def noise_of(flow: Flow, share: float, seed: int) -> Callable[[Tensor], Tensor]:
-    """Root-mean-square error to allow for in a prediction at each level: `share` of the start's own denoising error."""
-    log_levels = torch.linspace(math.log(LEAST_SIGMA * flow.scale), math.log(SIGMA_MAX), 24, dtype=torch.float64)
-    errors = []
-    with torch.no_grad():
-        for level in log_levels.exp().tolist():
-            clean, x = flow.sample(BATCH, level, _generator(seed, 4))
-            errors.append(float((flow.denoise(x, level) - clean).double().square().mean().sqrt()))
-    known = torch.tensor(errors, dtype=torch.float64)
-
-    def noise(levels: Tensor) -> Tensor:
-        place = (levels.detach().log() - log_levels[0]) / (log_levels[1] - log_levels[0])
-        left = place.floor().clamp(0, len(known) - 2).long()
-        return share * torch.lerp(known[left], known[left + 1], (place - left).clamp(0, 1))
-
-    return noise
-
-
-def expected(made: Plan, mixture: GaussianMixture, seed: int) -> float:
-    """Mean over samples of the root-mean-square error, on the whole law, from states the fit has not seen."""
-    start = mixture.at(made.sigma) if made.ghost is not None else made.start(mixture.at(made.sigma * 0.5))
-    begin = start.sample(FRESH, seed + 1)
-    end = composer.sample(Exact(mixture), start, FRESH, plan=made, seed=seed + 1)
-    flow_scale = math.sqrt(float(second_moments(mixture).mean()))
-    length = flow_scale * math.sqrt(begin[0].numel())
-    with torch.no_grad():
-        levels = asinh_levels(length, LEAST_SIGMA * flow_scale, made.sigma, FINE)
-        fine = mixture.denoise(descend(mixture.denoise, begin, levels), levels[-1])
-    return float((end - fine).double().flatten(1).square().mean(1).sqrt().mean())
-
-
-@dataclass(frozen=True)
-class Exact:
-    """The mixture's own denoiser, as a network would be called."""
-
-    mixture: GaussianMixture
-
-    def __call__(self, x: Tensor, sigma: Tensor, **cond: Any) -> Tensor:
-        return self.mixture.denoise(x, sigma, cond.get("label"))
-
-
-def _generator(seed: int, stream: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1_000_003 + stream) % 2**63)
 
 
 def _require(

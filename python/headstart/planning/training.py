@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from headstart.grid import karras, log_uniform
+from headstart.plan import SIGMA_MAX
 from headstart.planning.flow import Flow
 from headstart.planning.table import GHOST, Table, classic_error
 
@@ -34,11 +35,12 @@ class Trajectories:
 def trajectories(
     flow: Flow, sigma: float, n: int, free_history: bool, steps: int, generator: torch.Generator
 ) -> Trajectories:
-    """Exact points of the law at a short horizon, or `sigma z` far above the data; fine solutions of `steps` steps."""
+    """Exact points of the noised law, at 80 the classic latents; fine solutions of `steps` steps."""
     with torch.no_grad():
         x = flow.sample(n, sigma, generator)[1]
-        if not free_history:
+        if sigma == SIGMA_MAX:
             x = sigma * torch.randn(n, x.shape[1], generator=generator, dtype=torch.float64).to(x)
+        if not free_history:
             return Trajectories(x, flow.solve(x, sigma, steps), ())
         near = flow.denoise(x, sigma)
         above = flow.denoise(GHOST * x + (1 - GHOST) * near, GHOST * sigma)
