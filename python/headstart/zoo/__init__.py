@@ -46,7 +46,11 @@ def denoiser(name: str = "fashion", device: str | torch.device = "cpu") -> EDM:
         ValueError: an unknown name, or a file of another format.
         FileNotFoundError: the weights are not part of this installation.
     """
-    path = locate(name, ".safetensors")
+    return read(locate(name, ".safetensors"), device)
+
+
+def read(path: Path, device: str | torch.device = "cpu") -> EDM:
+    """The denoiser of a file that `zoo/train.py` wrote, see `denoiser`."""
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
         if header.get("format") != "headstart-zoo":

@@ -2,8 +2,9 @@
 
 EDM denoising score matching (Karras et al., 2022, https://arxiv.org/abs/2206.00364): for `x = x0 + sigma n` with
 `ln sigma ~ N(-0.6, 1.5^2)`, minimize `E ||F(c_in x, c_noise, label) - (x0 - c_skip x) / c_out||^2`, labels dropped with
-probability 0.1, weights averaged over steps (EMA). The budget is wall time: the learning rate follows the share of it
-that is spent, so a slower machine trains on fewer images instead of being cut off. A killed run resumes from DIR.
+probability 0.1, weights averaged over steps (EMA). The budget is wall time, or images seen: the learning rate follows
+the share of it that is spent. A killed run resumes from DIR. A network for short horizons only, `--sigma-max 3`, never
+sees a level above it.
 """
 
 from __future__ import annotations
@@ -35,17 +36,22 @@ def load_training_images(folder: Path) -> tuple[Tensor, Tensor]:
     return images[:, None].float() / 127.5 - 1, labels.long()
 
 
-def draw_sigma(batch: int, generator: torch.Generator, mean: float = -0.6, std: float = 1.5) -> Tensor:
-    """Noise levels `[batch]`, log-normal, one in each of `batch` equally likely strata."""
+def draw_sigma(
+    batch: int, generator: torch.Generator, mean: float = -0.6, std: float = 1.5, sigma_max: float = math.inf
+) -> Tensor:
+    """Noise levels `[batch]`, log-normal below `sigma_max`, one in each of `batch` equally likely strata."""
     u = (torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)) / batch
+    u = u * 0.5 * (1 + math.erf((math.log(sigma_max) - mean) / (std * math.sqrt(2))))
     z = torch.special.ndtri(u.double().clamp(1e-6, 1 - 1e-6))
     return (mean + std * z).exp()
 
 
-def loss(network: UNet, x0: Tensor, label: Tensor, sigma_data: float, generator: torch.Generator) -> Tensor:
+def loss(
+    network: UNet, x0: Tensor, label: Tensor, sigma_data: float, generator: torch.Generator, sigma_max: float = math.inf
+) -> Tensor:
     """Mean squared error of the raw network against its EDM target."""
     batch = x0.shape[0]
-    sigma = draw_sigma(batch, generator)
+    sigma = draw_sigma(batch, generator, sigma_max=sigma_max)
     coefficients = torch.tensor([edm_preconditioning(level, sigma_data) for level in sigma.tolist()])
     c_skip, c_out, c_in, c_noise = coefficients.to(x0.device).unbind(dim=1)
     noise = torch.randn(x0.shape, generator=generator).to(x0.device)
@@ -65,7 +71,7 @@ class Training:
         self.out = out
         torch.manual_seed(settings["seed"])
         self.generator = torch.Generator().manual_seed(settings["seed"])
-        network = UNet(widths=(48, 128)).to(settings["device"])
+        network = UNet(widths=tuple(settings["widths"])).to(settings["device"])
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings["rate"], betas=(0.9, 0.99), weight_decay=1e-3
@@ -90,7 +96,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * min(1.0, (self.step + 1) / 200)
         index = torch.randint(len(images), (self.log["batch"],), generator=self.generator).to(images.device)
-        value = loss(self.network, images[index], labels[index], self.log["sigma_data"], self.generator)
+        sigma_data, sigma_max = self.log["sigma_data"], self.log["sigma_max"] or math.inf
+        value = loss(self.network, images[index], labels[index], sigma_data, self.generator, sigma_max)
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -130,14 +137,19 @@ class Training:
 
 
 def train(out: Path, folder: Path, minutes: float, settings: dict[str, Any]) -> None:
-    """Trains for `minutes` of wall time in all, saving every two minutes, then exports."""
+    """Trains until `minutes` of wall time or `settings["budget"]` images are spent; saves every two minutes; exports."""
     images, labels = load_training_images(folder)
     settings = {**settings, "sigma_data": round(images.square().mean().sqrt().item(), 4)}
     images, labels = images.to(settings["device"]), labels.to(settings["device"])
     run = Training(out, settings)
     start, saved, recent = time.monotonic() - run.log["seconds"], run.log["seconds"], []
-    while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
-        recent.append(run.update(images, labels, settings["rate"] * 0.5 * (1 + math.cos(math.pi * spent))))
+    budget = settings["budget"]
+
+    def spent() -> float:
+        return run.step * settings["batch"] / budget if budget else (time.monotonic() - start) / (60 * minutes)
+
+    while (share := spent()) < 1:
+        recent.append(run.update(images, labels, settings["rate"] * 0.5 * (1 + math.cos(math.pi * share))))
         if run.step % 50 == 0:
             run.note(time.monotonic() - start, recent)
             recent = []
@@ -154,12 +166,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, log and checkpoint")
     parser.add_argument("--data", type=Path, default=Path(FOLDER), help="folder of Fashion-MNIST's idx files")
     parser.add_argument("--minutes", type=float, default=90, help="wall time to train for, in all")
+    parser.add_argument("--budget", type=int, help="images to train on, in place of minutes: the same on any machine")
+    parser.add_argument("--widths", type=int, nargs="+", default=[48, 128], help="feature channels a level")
+    parser.add_argument("--sigma-max", type=float, help="train on levels below it only")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
-    settings = {name: getattr(arguments, name) for name in ("minutes", "batch", "rate", "seed", "device")}
+    names = ("minutes", "budget", "widths", "sigma_max", "batch", "rate", "seed", "device")
+    settings = {name: getattr(arguments, name) for name in names}
     settings |= {
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
