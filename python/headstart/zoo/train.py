@@ -137,7 +137,7 @@ class Training:
 
 
 def train(out: Path, folder: Path, minutes: float, settings: dict[str, Any]) -> None:
-    """Trains until `minutes` of wall time or `settings["budget"]` images are spent; saves every two minutes; exports."""
+    """Trains until `minutes` of wall time or `settings["budget"]` images are spent, saving as it goes; exports."""
     images, labels = load_training_images(folder)
     settings = {**settings, "sigma_data": round(images.square().mean().sqrt().item(), 4)}
     images, labels = images.to(settings["device"]), labels.to(settings["device"])
