@@ -71,6 +71,7 @@ def evaluate(case: Case, seed: int, done: set[int], path: Path) -> Score:
                 "seconds": f"{seconds:.3f}"}  # fmt: skip
 
     if 0 not in done:
+        append(path, [row("fine solution", "", 0, case.fine(z), 0.0)])
         mixture = case.start.mixture
         zero = torch.cat([mixture.denoise(mixture.transport(part, 0.02), 0.02) for part in z.split(500)])
         append(path, [row("zero calls", "the start's own flow", 0, zero, 0.0)])

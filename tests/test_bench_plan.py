@@ -47,7 +47,8 @@ def test_speedup_is_in_calls_at_equal_error() -> None:
 
 def test_a_gate_must_be_held() -> None:
     floor = {0: {name: (0.1 if name in ("mode_tv", "swd") else 0.0, 0.01) for name in report.LAWS}}
+    fine = rows("fine solution", {0: 0.0})
     good, bad = rows("2M from 80", {3: 1.0, 6: 1.0, 7: 1.0, 9: 1.0, 13: 1.0}), rows("2M from 80", {5: 1.0}, -1.0)
-    assert report.first_passing(good, floor, "2M from 80") == "3"
-    assert report.first_passing(good + bad, floor, "2M from 80") == "6"
-    assert report.first_passing(bad, floor, "2M from 80") == "> 13"
+    assert report.first_passing(fine + good, floor, "2M from 80") == "3"
+    assert report.first_passing(fine + good + bad, floor, "2M from 80") == "6"
+    assert report.first_passing(fine + bad, floor, "2M from 80") == "> 13"

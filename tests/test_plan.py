@@ -100,23 +100,41 @@ def test_the_reduced_flow_is_exact_where_the_law_is_flat(monkeypatch: pytest.Mon
     """A law whose axes and means span few coordinates loses nothing but its isotropic part."""
     monkeypatch.setattr("headstart.planning.flow.SMALL", 10)
     monkeypatch.setattr("headstart.planning.flow.COORDINATES", 8)
+    monkeypatch.setattr("headstart.planning.flow.REST", 2)
     small, spin = random_components("rank3", k=2, d=8), torch.linalg.qr(torch.randn(20, 20).double()).Q[:8]
     assert small.axes is not None
     law = hs.GaussianMixture(
         hs.ops.Components(small.mean @ spin, small.variance, small.axes @ spin, small.spread), torch.ones(2), (20,)
     )
     flow = flow_of(law)
-    alone = hs.GaussianMixture(small, torch.ones(2), (8,))
-    z = torch.randn(30, 8, generator=torch.Generator().manual_seed(0)).double()
-    center = (0.5 * small.mean).sum(0)
-    clean = alone.denoise(z + center, 0.7) - center
+    wide = [torch.nn.functional.pad(part, (0, 2)) for part in (small.mean, small.axes)]
+    alone = hs.GaussianMixture(hs.ops.Components(wide[0], small.variance, wide[1], small.spread), torch.ones(2), (10,))
+    center = (0.5 * wide[0]).sum(0)
     moments = (flow.mean @ flow.mean.mT).double()
-    centred = small.mean - center
+    centred = wide[0] - center
     assert torch.allclose(moments, centred @ centred.mT, atol=1e-4)
-    assert flow.denoise(torch.zeros(1, 8).to(flow.mean), 0.7).double().norm() == pytest.approx(
+    assert flow.denoise(torch.zeros(1, 10).to(flow.mean), 0.7).double().norm() == pytest.approx(
         float((alone.denoise(center[None], 0.7) - center).norm()), abs=1e-4
     )
-    assert clean.shape == z.shape
+
+
+@pytest.mark.parametrize("minor", [0.0, 4.0])
+def test_errors_count_in_deviations_and_for_the_coordinates_left_out(
+    monkeypatch: pytest.MonkeyPatch, minor: float
+) -> None:
+    """An error of one in every coordinate of a diagonal law, reduced: ones, and ones over variances."""
+    monkeypatch.setattr("headstart.planning.flow.SMALL", 10)
+    monkeypatch.setattr("headstart.planning.flow.COORDINATES", 3)
+    monkeypatch.setattr("headstart.planning.flow.REST", 2)
+    monkeypatch.setattr("headstart.planning.flow.MINOR", minor)
+    axes, spread = torch.eye(20).double()[:3][None], torch.tensor([[8.0, 3.0, 1.0]]).double()
+    components = hs.ops.Components(torch.zeros(1, 20).double(), torch.full((1, 1), 0.5).double(), axes, spread)
+    flow = flow_of(hs.GaussianMixture(components, torch.ones(1), (20,)))
+    along, rest = spread[0] + 0.5, 17 * 0.5
+    scale = float(along.sum() + rest) / 20
+    expected = (1 + minor * scale * float((1 / along).sum() + 17 / 0.5) / 20) / (1 + minor)
+    error = torch.tensor([[1.0, 1.0, 1.0, 1.0, 1.0]]).double()
+    assert float(flow.square(error)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_table_and_rows_are_the_same_steps() -> None:

@@ -77,7 +77,7 @@ def toy(seed: int, quick: bool) -> Case:
     truth = exact_modes(40, seed)
     data = truth.at(0.0).sample(4_000 if quick else 20_000, seed)
     q = hs.GaussianMixture.fit(data, 25, hs.Full(), seed=seed)
-    return Case("gmm-40", truth.denoise, q.at(horizon(truth, q, seed)), truth, None, 300 if quick else 1000, 160)
+    return Case("gmm-40", truth.denoise, q.at(horizon(truth, q, seed)), truth, None, 300 if quick else 2000, 160)
 
 
 def images(seed: int, quick: bool) -> Case:
@@ -85,14 +85,14 @@ def images(seed: int, quick: bool) -> Case:
     truth = hs.fit(hs.zoo.images("fashion")[0].flatten(1), max_iter=20)
     data = truth.at(0.0).sample(2_000 if quick else 8_000, seed)
     q = hs.GaussianMixture.fit(data, 16, hs.LowRank(16), seed=seed, max_iter=20)
-    return Case("image-784", truth.denoise, q.at(horizon(truth, q, seed)), truth, None, 200 if quick else 500, 160)
+    return Case("image-784", truth.denoise, q.at(horizon(truth, q, seed)), truth, None, 200 if quick else 1000, 160)
 
 
 def zoo(seed: int, quick: bool) -> Case:
     """The zoo's network, unconditional, and the demo's start and horizon."""
     q = hs.fit(hs.zoo.images("fashion")[0], max_iter=20)
     heldout = hs.zoo.images("fashion", "test")[0]
-    return Case("zoo", hs.zoo.denoiser("fashion"), q.at(3.0), None, heldout, 16 if quick else 64, 96)
+    return Case("zoo", hs.zoo.denoiser("fashion"), q.at(3.0), None, heldout, 16 if quick else 128, 96)
 
 
 CASES: dict[str, Callable[[int, bool], Case]] = {"gmm-40": toy, "image-784": images, "zoo": zoo}

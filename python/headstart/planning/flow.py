@@ -12,7 +12,10 @@ from headstart.initializer.mixture import GaussianMixture
 from headstart.initializer.transport import asinh_levels, descend
 
 COORDINATES = 96  # principal coordinates of the law that a plan is fitted on
+REST = 16  # further ones, which stand for all that are left
 SMALL = 128  # dimensions up to which none are left out
+MINOR = 4.0  # weight of the error in standard deviations of each coordinate, beside that in the law's scale
+LEAST_SPREAD = 0.02  # of the law's scale: what counts as a standard deviation at least
 WIDE = 1e6  # spread over variance from which float32 would blur the responsibilities
 LEAST_SIGMA = 0.003  # of the law's scale; where fine solutions end
 
@@ -28,6 +31,7 @@ class Flow:
         spread: `[K, R]`, or None.
         log_weight: `[K]`.
         scale: standard deviation of a coordinate of the whole law.
+        metric: `[m, m]`: an error `e` counts as `|e metric|`.
     """
 
     mean: Tensor
@@ -36,6 +40,11 @@ class Flow:
     spread: Tensor | None
     log_weight: Tensor
     scale: float
+    metric: Tensor
+
+    def square(self, error: Tensor) -> Tensor:
+        """Mean square a coordinate, `[B]`, of errors `[B, m]`; see `metric_of`."""
+        return (error @ self.metric.to(error.dtype)).square().sum(1)
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`E[x_0 | x_0 + sigma n = x]` `[B, m]`, differentiable in `x` and `sigma`."""
@@ -82,7 +91,7 @@ class Flow:
 
 
 def flow_of(mixture: GaussianMixture) -> Flow:
-    """The mixture's law on its first `COORDINATES` principal coordinates, on the CPU.
+    """The mixture's law on its first principal coordinates, on the CPU.
 
     A projection of a Gaussian mixture is a Gaussian mixture: the flow is exact for the projected law. Covariances that
     are diagonal keep every coordinate.
@@ -101,10 +110,11 @@ def flow_of(mixture: GaussianMixture) -> Flow:
     scale = math.sqrt(float((weight @ (own + mean.square())).mean()))
     if d > SMALL and variance.shape[1] == 1:
         mean, axes, spread = project(weight, mean, axes, spread)
+    metric = metric_of(weight, mean, variance, axes, spread, d)
     ratio = 0.0 if spread is None else float(spread.max() / (variance.min() + (LEAST_SIGMA * scale) ** 2))
     dtype = torch.float64 if variance.shape[1] > 1 or ratio > WIDE else torch.float32
     fields = [None if t is None else t.to(dtype).contiguous() for t in (mean, variance, axes, spread)]
-    return Flow(fields[0], fields[1], fields[2], fields[3], weight.log().to(dtype), scale)  # type: ignore[arg-type]
+    return Flow(fields[0], fields[1], fields[2], fields[3], weight.log().to(dtype), scale, metric)  # type: ignore[arg-type]
 
 
 def project(
@@ -115,8 +125,29 @@ def project(
     if axes is not None and spread is not None:
         factors.append(((weight[:, None] * spread).sqrt()[..., None] * axes).flatten(0, 1))
     stacked = torch.cat(factors)
-    basis = torch.linalg.eigh(stacked.mT @ stacked).eigenvectors[:, -COORDINATES:]
+    basis = torch.linalg.eigh(stacked.mT @ stacked).eigenvectors[:, -COORDINATES - REST :]
     if axes is None or spread is None:
         return mean @ basis, None, None
     _, value, rows = torch.linalg.svd(spread.sqrt()[..., None] * (axes @ basis), full_matrices=False)
     return mean @ basis, rows, value.square()
+
+
+def metric_of(
+    weight: Tensor, mean: Tensor, variance: Tensor, axes: Tensor | None, spread: Tensor | None, d: int
+) -> Tensor:
+    """`Flow.metric`: of an error's square a coordinate, a part `1 / (1 + MINOR)` is taken as it is, the other in
+    standard deviations of the law along each principal direction, times the law's scale: minor directions, which hold
+    little of the energy and most of the likelihood, then count too. The last `REST` coordinates stand for all that were
+    left out.
+    """
+    moment = torch.diag_embed(weight @ variance.expand_as(mean)) + (weight[:, None] * mean).mT @ mean
+    if axes is not None and spread is not None:
+        flat = ((weight[:, None] * spread).sqrt()[..., None] * axes).flatten(0, 1)
+        moment = moment + flat.mT @ flat
+    value, vector = torch.linalg.eigh(moment)
+    times = torch.ones_like(value)
+    if len(value) < d:
+        times[:REST] = (d - len(value) + REST) / REST
+    square = (times * value).sum() / d  # of the law's scale
+    share = (1 + MINOR * square / value.clamp(min=LEAST_SPREAD**2 * square)) / (1 + MINOR)
+    return vector * (times * share / d).sqrt()

@@ -26,7 +26,7 @@ def noise_of(flow: Flow, share: float, seed: int) -> Callable[[Tensor], Tensor]:
     with torch.no_grad():
         for level in log_levels.exp().tolist():
             clean, x = flow.sample(POINTS, level, generator(seed, 4))
-            errors.append(float((flow.denoise(x, level) - clean).double().square().mean().sqrt()))
+            errors.append(float(flow.square((flow.denoise(x, level) - clean).double()).mean().sqrt()))
     known = torch.tensor(errors, dtype=torch.float64)
 
     def noise(levels: Tensor) -> Tensor:

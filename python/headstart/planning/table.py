@@ -103,4 +103,4 @@ def classic_error(flow: Flow, x: Tensor, target: Tensor, grid: Sequence[float]) 
         x = row.a * x
         for b, denoised in zip(row.b, history, strict=False):
             x = x + b * denoised
-    return float((x - target).double().square().mean(1).sqrt().mean())
+    return float(flow.square((x - target).double()).sqrt().mean())

@@ -69,7 +69,7 @@ def error_of(flow: Flow, table: Table, data: Trajectories) -> float:
     """Mean over samples of the root-mean-square error."""
     with torch.no_grad():
         end = table.run(flow, data.x, data.history)
-    return float((end - data.target).double().square().mean(1).sqrt().mean())
+    return float(flow.square((end - data.target).double()).sqrt().mean())
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Fit:
         data = self.train.part(rows)
         end = self.table.run(self.flow, data.x, data.history)
         added = self.table.penalty(self.noise(self.table.levels().detach()))
-        loss = ((end - data.target).square().mean(1) + added + 1e-20).sqrt().mean()
+        loss = (self.flow.square(end - data.target) + added + 1e-20).sqrt().mean()
         self.adam.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([self.table.gap, self.table.bend], 1.0)
