@@ -3,7 +3,7 @@
 Laws, starts and metrics are those of the paper's toy study ("Initialization-Aware Score-Based Diffusion Sampling",
 Fassina, Cardoso, Le Corff, Romary, 2026, https://arxiv.org/abs/2603.00772), with the solvers that are strong at few
 calls beside its own. A finished row stays in `DIR/toy.csv`, so a killed or stopped run goes on; `report.md` and plots
-are written at the end, from the file alone.
+are written when it ends or stops, from the file alone.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def main() -> None:
             continue
         if time.perf_counter() - began > arguments.seconds:
             print(f"stopped: {len(rows)} rows done; run the same command to go on")
-            return
+            break
         rows.append(bench.run(task))
         save(table, rows)
         print(*(f"{part!s:>14}" for part in asdict(task).values()), f"{rows[-1]['seconds']:.2f} s", flush=True)

@@ -70,7 +70,7 @@ def distance_bars(rows: Rows, laws: list[str]) -> list[str]:
         floor = mean(main_rows(rows, law=law, start="exact samples", seed=0), "max_swd_large")
         best = min((value for value in found if value == value), default=math.nan)
         verdict = "yes" if best <= PUBLISHED[law] else f"no: {best / floor:.2f} of the floor"
-        cells = " | ".join(f"{value:.3f}" for value in found)
+        cells = " | ".join("" if math.isnan(value) else f"{value:.3f}" for value in found)
         lines.append(f"| {law} | {PUBLISHED[law]} | {floor:.3f} | {cells} | {verdict} |")
     return lines
 
