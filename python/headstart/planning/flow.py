@@ -14,7 +14,7 @@ from headstart.initializer.transport import asinh_levels, descend
 COORDINATES = 96  # principal coordinates of the law that a plan is fitted on
 REST = 16  # further ones, which stand for all that are left
 SMALL = 128  # dimensions up to which none are left out
-MINOR = 4.0  # weight of the error in standard deviations of each coordinate, beside that in the law's scale
+MINOR = 16.0  # weight of the error in standard deviations of each coordinate, beside that in the law's scale
 LEAST_SPREAD = 0.02  # of the law's scale: what counts as a standard deviation at least
 WIDE = 1e6  # spread over variance from which float32 would blur the responsibilities
 LEAST_SIGMA = 0.003  # of the law's scale; where fine solutions end
