@@ -2,8 +2,8 @@
 
 With `tau = 1 / sigma` and `y = x / sigma` the flow `dx/dsigma = (x - D) / sigma` is `dy/dtau = D`: it starts at
 `tau = 0` from `y = z`, where `D` is the mean of the mixture. Adams-Bashforth steps of order 4 in `tau` keep that point
-as their oldest prediction, so few steps are enough: their number is doubled until the end point moves by less than
-`TOLERANCE`.
+as their oldest prediction, so few steps are enough: the first number on `LADDER` whose end point is within `TOLERANCE`
+of the next one's.
 
 Reference: "The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion Models and its Applications"
 (Wang, Vastola, 2024, https://arxiv.org/abs/2412.09726).
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 ORDER = 4
 TOLERANCE = 1e-3  # of the data's standard deviation, root mean square over coordinates and probes
-PROBES, MOST_STEPS = 64, 512
+PROBES = 64
+LADDER = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)  # numbers of steps that are tried
 
 
 def transport(
@@ -62,13 +63,12 @@ def levels(mixture: Mixture, sigma: float, sigma_max: float) -> list[float]:
         shape = (PROBES, *mixture.shape)
         z = ops.normal(shape, 0, 0, dtype=mixture.components.mean.dtype, device=mixture.components.mean.device)
         scale = math.sqrt(float(second_moments(mixture).mean()))
-        steps, coarse = 4, carry(mixture, z, spaced(mixture, sigma, sigma_max, 4))
-        while True:
-            fine = carry(mixture, z, spaced(mixture, sigma, sigma_max, 2 * steps))
-            moved = float((fine - coarse).double().square().mean().sqrt())
-            if moved <= TOLERANCE * scale or 2 * steps >= MOST_STEPS:
+        steps, coarse = LADDER[0], carry(mixture, z, spaced(mixture, sigma, sigma_max, LADDER[0]))
+        for more in LADDER[1:]:
+            fine = carry(mixture, z, spaced(mixture, sigma, sigma_max, more))
+            if float((fine - coarse).double().square().mean().sqrt()) <= TOLERANCE * scale:
                 break
-            steps, coarse = 2 * steps, fine
+            steps, coarse = more, fine
         known[sigma, sigma_max] = spaced(mixture, sigma, sigma_max, steps)
     return known[sigma, sigma_max]
 
