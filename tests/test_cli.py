@@ -149,7 +149,9 @@ def test_sample_writes_png_grid_and_npz(place: Path) -> None:
         assert np.abs(file["arr_0"].astype(int) - pixels).max() <= 1
 
 
-@pytest.mark.parametrize("solver", ["euler", "ancestral", "ddpm", "maruyama", "heun", "dpmpp3m", "dpmppsde2m"])
+@pytest.mark.parametrize(
+    "solver", ["euler", "ancestral", "ddpm", "maruyama", "heun", "dpmpp3m", "dpmppsde2m", "dpmppsde3m"]
+)
 def test_every_solver_has_a_name(place: Path, solver: str) -> None:
     calls = 3 if solver == "heun" else 2
     text = draw(place, "--out", "out", "--n", 2, "--steps", 2, "--solver", solver)

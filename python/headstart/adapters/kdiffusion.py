@@ -61,7 +61,7 @@ def model(denoiser: Denoiser | Preconditioned) -> Callable[..., Tensor]:
 
     def run(x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
         levels = sigma.expand(x.shape[0]).unique()
-        if len(levels) <= 1:
+        if len(levels) == 1:
             return predict(x, sigma.reshape(-1)[0], extra_args)
         out = torch.empty_like(x)
         for level in levels:

@@ -30,6 +30,7 @@ SOLVERS = {
     "dpmpp2m": "DPMpp2M",
     "dpmpp3m": "DPMpp3M",
     "dpmppsde2m": "DPMppSDE2M",
+    "dpmppsde3m": "DPMppSDE3M",
 }
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch's allocators say it
 console = Console()

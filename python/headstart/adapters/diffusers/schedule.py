@@ -18,9 +18,10 @@ class Schedule(Protocol):
     """What a scheduler says of its network.
 
     Fields:
-        sigma_max: highest noise level the network knows.
+        sigma_min, sigma_max: lowest and highest noise level that the network knows apart.
     """
 
+    sigma_min: float
     sigma_max: float
 
     def timestep(self, sigma: float) -> float:
@@ -62,7 +63,7 @@ class Diffusion:
         self.sigmas = [math.sqrt((1 - a) / a) for a in table]
         self.logs = [math.log(sigma) for sigma in self.sigmas]
         self.prediction, self.continuous = prediction, continuous
-        self.sigma_max = self.sigmas[-1]
+        self.sigma_min, self.sigma_max = self.sigmas[0], self.sigmas[-1]
 
     def timestep(self, sigma: float) -> float:
         """Timestep of a noise level, a real number in [0, T - 1]."""
@@ -97,7 +98,7 @@ class Flow:
     Reference: "Flow Matching for Generative Modeling" (Lipman et al., 2022, https://arxiv.org/abs/2210.02747).
     """
 
-    sigma_max = math.inf
+    sigma_min, sigma_max = 0.0, math.inf
 
     def __init__(self, train_timesteps: int) -> None:
         self.train_timesteps = train_timesteps
@@ -124,6 +125,8 @@ class Karras:
     Raises:
         ValueError: another prediction.
     """
+
+    sigma_min = 0.0
 
     def __init__(self, sigma_max: float, sigma_data: float, prediction: str) -> None:
         if prediction not in PREDICTIONS[:2]:

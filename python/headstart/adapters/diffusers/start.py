@@ -19,8 +19,9 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.adapters.diffusers.schedule import Diffusion, Flow, Karras, Schedule, schedule_of
+from headstart.grid import log_uniform
 from headstart.initializer.protocol import Start
-from headstart.request import begin, levels_of, require_state
+from headstart.request import SIGMA_MIN, begin, levels_of, require_state
 
 
 def latents(
@@ -64,7 +65,8 @@ def timesteps(start: Start, pipe: Any, steps: int | None = None, grid: Tensor | 
         start: the start of `latents`.
         pipe: the pipeline, or its scheduler.
         steps: number of timesteps; may be left out when `grid` is given.
-        grid: noise levels `[steps + 1]` as in `sample`, each taken to the nearest timestep; when None, its default.
+        grid: noise levels `[steps + 1]` as in `sample`, each taken to the nearest timestep; when None, log-uniform down
+            to 0.02 or the lowest of the scheduler, then 0.
 
     Raises:
         TypeError: a scheduler that is not supported, or has no table of timesteps (use `sigmas`).
@@ -74,9 +76,7 @@ def timesteps(start: Start, pipe: Any, steps: int | None = None, grid: Tensor | 
     schedule, name = schedule_of(scheduler), type(scheduler).__name__
     if not isinstance(schedule, Diffusion):
         raise TypeError(f"timesteps: {name} has no table of timesteps; give the pipeline sigmas")
-    first = first_level(schedule, start)
-    below = levels_of("timesteps", start, steps, grid)[1:-1]
-    found = [round(schedule.timestep(level)) for level in (first, *below)]
+    found = [round(schedule.timestep(level)) for level in levels_down("timesteps", schedule, start, steps, grid)]
     if any(after >= before for before, after in pairwise(found)):
         raise ValueError(f"timesteps: {len(found)} steps are more than {name} has timesteps there, got {found}")
     require_argument(scheduler, "timesteps", "DPMSolverMultistepScheduler (its solver_order=1 is DDIM's step)")
@@ -103,7 +103,7 @@ def sigmas(
     """
     scheduler = scheduler_of(pipe)
     schedule, name = schedule_of(scheduler), type(scheduler).__name__
-    levels = [first_level(schedule, start), *levels_of("sigmas", start, steps, grid)[1:-1]]
+    levels = levels_down("sigmas", schedule, start, steps, grid)
     require_argument(scheduler, "sigmas", "timesteps")
     if isinstance(schedule, Karras):
         raise ValueError(f"sigmas: {name} makes its own between sigma_max, which is the start's, and sigma_min")
@@ -138,6 +138,15 @@ def first_level(schedule: Schedule, start: Start) -> float:
     if start.sigma > schedule.sigma_max * (1 + 1e-6):
         raise ValueError(f"latents: the start's sigma must be at most {schedule.sigma_max:g}, got {start.sigma:g}")
     return schedule.at_least(start.sigma)
+
+
+def levels_down(op: str, schedule: Schedule, start: Start, steps: int | None, grid: Tensor | None) -> list[float]:
+    """The noise levels of the pipeline's steps, without the last 0."""
+    first = first_level(schedule, start)
+    lowest = max(SIGMA_MIN, schedule.sigma_min)
+    if grid is None and steps is not None and start.sigma > lowest:
+        grid = log_uniform(start.sigma, lowest, steps)
+    return [first, *levels_of(op, start, steps, grid)[1:-1]]
 
 
 def scale_of(scheduler: Any, schedule: Schedule, sigma: float) -> float:
