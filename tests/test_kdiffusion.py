@@ -28,13 +28,17 @@ SAMPLERS: dict[Any, tuple[str, dict[str, Any], bool]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def sampling() -> ModuleType:
+def module(name: str) -> ModuleType:
     peers = pytest.importorskip("bench.peers", reason="the benchmarks are not beside the tests")
     try:
-        return peers.k_diffusion_sampling()
+        return peers.k_diffusion_module(name)
     except ImportError as missing:
         pytest.skip(f'{missing}; and what it imports: pip install "headstart[bench]"')
+
+
+@pytest.fixture(scope="module")
+def sampling() -> ModuleType:
+    return module("sampling")
 
 
 class Small(torch.nn.Module):
@@ -91,6 +95,30 @@ def test_the_published_third_order_step_is_not_the_whole_parabola(sampling: Modu
     grid, x = hs.log_uniform(20.0, 0.02, 9), hs.Classic((1, 12, 10), 20.0).sample(2, seed=1)
     theirs = sampling.sample_dpmpp_3m_sde(kdiffusion.model(network), x, grid.to(x), {}, disable=True, eta=0.0)
     assert distance(hs.integrate(network, x, grid, hs.DPMpp3M()), theirs) > 1e-3
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_its_denoisers_of_discrete_networks_are_those_of_diffusers(prediction: str, whole: bool) -> None:
+    """Levels of the table, between and below: the timesteps and factors that k-diffusion gives the same network."""
+    nets = pytest.importorskip("networks_of_diffusers", reason='needs pip install "headstart[diffusers]"')
+    external, scheduler = module("external"), nets.diffusers.DDIMScheduler(prediction_type=prediction)
+    network = nets.unet()
+    ours = hs.diffusers.denoiser(network, scheduler, whole_timesteps=whole)
+    kind = external.DiscreteEpsDDPMDenoiser if prediction == "epsilon" else external.DiscreteVDDPMDenoiser
+
+    class Wrapped(kind):
+        """Its network's output, as its own wrappers of other projects give it."""
+
+        def get_eps(self, *given: Any) -> Tensor:
+            return network(*given).sample
+
+        get_v = get_eps
+
+    theirs = kdiffusion.denoiser(Wrapped(network, scheduler.alphas_cumprod, quantize=whole))
+    x = nets.normals(2, *nets.SHAPE)
+    for sigma in (0.005, 0.0123, 0.5, 3.03, 120.0):
+        assert distance(theirs((1 + sigma) * x, sigma), ours((1 + sigma) * x, sigma)) < 1e-5
 
 
 def test_a_model_with_a_level_a_sample_is_a_denoiser(gaussian: GaussianLaw) -> None:
