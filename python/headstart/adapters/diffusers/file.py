@@ -22,7 +22,7 @@ def load(
         path: a folder with `unet` or `transformer` (or the network itself), and `scheduler` (or
             `scheduler_config.json` itself).
         device: where the weights go.
-        dtype: of the weights; None: as saved.
+        dtype: of the weights; None: float32.
         options: `whole_timesteps`, `timestep_scale` and `null_label` of `denoiser`.
 
     Raises:

@@ -123,6 +123,11 @@ def denoiser(
         raise TypeError(f"denoiser: model must be a network of diffusers, got {type(model).__name__}")
     if model.training:
         raise ValueError("denoiser: model must be in evaluation mode, got training mode; call model.eval()")
+    if getattr(scheduler, "config", {}).get("thresholding"):
+        raise ValueError(
+            f"denoiser: {type(scheduler).__name__} thresholds predictions by quantiles of the sample, which are no "
+            "posterior mean; give one made with thresholding=False"
+        )
     config: Any = model.config
     if whole_timesteps is None:
         whole_timesteps = config.get("time_embedding_type") == "learned"

@@ -68,7 +68,7 @@ class Karras:
 
     def __init__(self, sigma_max: float, sigma_data: float, prediction: str) -> None:
         if prediction not in ("epsilon", "v_prediction"):
-            raise ValueError(f"denoiser: prediction_type must be epsilon or v_prediction, got {prediction!r}")
+            raise ValueError(f"diffusers: prediction_type must be epsilon or v_prediction, got {prediction!r}")
         self.sigma_max, self.sigma_data = sigma_max, sigma_data
         self.sign = 1 if prediction == "epsilon" else -1
 
@@ -85,15 +85,10 @@ def schedule_of(scheduler: Any) -> Schedule:
 
     Raises:
         TypeError: a scheduler of another kind.
-        ValueError: as the schedules; dynamic thresholding, which is no property of a denoiser.
+        ValueError: as the schedules.
     """
     name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
     prediction = config.get("prediction_type", "epsilon")
-    if config.get("thresholding"):
-        raise ValueError(
-            f"denoiser: {name} thresholds predictions by quantiles of the sample, which no noise level explains; "
-            "give one made with thresholding=False"
-        )
     if name.startswith("FlowMatch") or prediction == "flow_prediction":
         return Flow(config["num_train_timesteps"])
     if name.startswith("CM"):
@@ -102,6 +97,6 @@ def schedule_of(scheduler: Any) -> Schedule:
     if name.startswith("EDM"):
         return Karras(config["sigma_max"], config["sigma_data"], prediction)
     if not isinstance(getattr(scheduler, "alphas_cumprod", None), torch.Tensor):
-        raise TypeError(f"denoiser: scheduler must have alphas_cumprod, or be a FlowMatch, EDM or CM one, got {name}")
+        raise TypeError(f"diffusers: scheduler must have alphas_cumprod, or be a FlowMatch, EDM or CM one, got {name}")
     continuous = config.get("timestep_type") == "continuous" and prediction == "v_prediction"
     return Diffusion(scheduler.alphas_cumprod, prediction, continuous)

@@ -60,7 +60,7 @@ def latents(
         x = begin(start, n, seed, offset, None, {} if label is None else {"label": label}).to(torch.float32)
         missing = math.sqrt(max(sigma**2 - start.sigma**2, 0.0))
         if missing:
-            x = ops.noise(x.contiguous(), missing, seed, 0, offset)
+            x = ops.noise(x.contiguous(), missing, seed, 0, offset)  # an address of our solvers, none of which runs
         x = scale_of(scheduler, schedule, sigma) * x
     given = pipe if pipe is not scheduler else None
     return x.to(dtype=dtype or getattr(given, "dtype", x.dtype), device=device or getattr(given, "device", x.device))

@@ -24,7 +24,7 @@ class Table:
     def __init__(self, sigmas: Sequence[float]) -> None:
         self.sigmas = list(sigmas)
         if len(self.sigmas) < 2 or self.sigmas[0] <= 0 or any(low >= high for low, high in pairwise(self.sigmas)):
-            raise ValueError("denoiser: the scheduler's noise must grow with the timestep, two levels or more above 0")
+            raise ValueError("diffusers: the scheduler's noise must grow with the timestep, two levels or more above 0")
         self.sigma_min, self.sigma_max = self.sigmas[0], self.sigmas[-1]
 
     def index(self, sigma: float) -> float:
@@ -57,7 +57,7 @@ class Diffusion(Table):
 
     def __init__(self, alphas_cumprod: torch.Tensor, prediction: str, continuous: bool = False) -> None:
         if prediction not in PREDICTIONS:
-            raise ValueError(f"denoiser: prediction_type must be one of {', '.join(PREDICTIONS)}, got {prediction!r}")
+            raise ValueError(f"diffusers: prediction_type must be one of {', '.join(PREDICTIONS)}, got {prediction!r}")
         super().__init__([math.sqrt((1 - a) / a) for a in alphas_cumprod.double().tolist() if a > 0])
         self.prediction, self.continuous = prediction, continuous
 
