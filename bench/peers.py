@@ -107,8 +107,8 @@ def standing_in(**modules: ModuleType) -> Iterator[None]:
                 sys.modules[name] = module
 
 
-def k_diffusion(name: str) -> Run:
-    """A function of `k_diffusion.sampling`.
+def k_diffusion_module(name: str) -> ModuleType:
+    """The module `sampling` or `external` of k-diffusion.
 
     Its package imports the training code (CLIP, image metrics, kornia), and its utilities image functions of
     torchvision: neither is there nor needed, so the package's own start-up is left out and torchvision's functions are
@@ -121,8 +121,12 @@ def k_diffusion(name: str) -> Run:
     transforms.functional = ModuleType("torchvision.transforms.functional")  # type: ignore[attr-defined]
     package = importlib.util.module_from_spec(spec)
     with standing_in(k_diffusion=package, torchvision=ModuleType("torchvision"), torchvision__transforms=transforms):
-        sampling = importlib.import_module("k_diffusion.sampling")
-    method = getattr(sampling, name)
+        return importlib.import_module(f"k_diffusion.{name}")
+
+
+def k_diffusion(name: str) -> Run:
+    """A function of `k_diffusion.sampling`."""
+    method = getattr(k_diffusion_module("sampling"), name)
     return lambda network, x, grid: method(network, x, grid.to(x), disable=True)
 
 

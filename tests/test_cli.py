@@ -149,7 +149,9 @@ def test_sample_writes_png_grid_and_npz(place: Path) -> None:
         assert np.abs(file["arr_0"].astype(int) - pixels).max() <= 1
 
 
-@pytest.mark.parametrize("solver", ["euler", "ancestral", "ddpm", "maruyama", "heun", "dpmpp3m", "dpmppsde2m"])
+@pytest.mark.parametrize(
+    "solver", ["euler", "ancestral", "ddpm", "maruyama", "heun", "dpmpp3m", "dpmppsde2m", "dpmppsde3m"]
+)
 def test_every_solver_has_a_name(place: Path, solver: str) -> None:
     calls = 3 if solver == "heun" else 2
     text = draw(place, "--out", "out", "--n", 2, "--steps", 2, "--solver", solver)
@@ -209,7 +211,7 @@ def test_a_seed_is_a_whole_number_from_0(place: Path, command: tuple[str, ...], 
 def test_unknown_denoisers(place: Path) -> None:
     shared = ("sample", "--start", "start.safetensors", "--out", "out")
     assert "no module named" in call(*shared, "--denoiser", "no_such_module:thing", code=1)
-    assert "zoo:NAME or module:attribute" in call(*shared, "--denoiser", "thing", code=1)
+    assert "zoo:NAME, diffusers:FOLDER or module:attribute" in call(*shared, "--denoiser", "thing", code=1)
     assert "name must be one of" in call(*shared, "--denoiser", "zoo:nothing", code=1)
 
 

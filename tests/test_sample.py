@@ -13,7 +13,7 @@ from headstart.solver import Solver
 
 SOLVERS = [
     hs.Euler(), hs.Ancestral(0.5), hs.DDPM(), hs.EulerMaruyama(), hs.Heun(), hs.Heun(churn=hs.Churn(5.0)),
-    hs.DPMpp2M(), hs.DPMpp3M(), hs.DPMppSDE2M(),
+    hs.DPMpp2M(), hs.DPMpp3M(), hs.DPMppSDE2M(), hs.DPMppSDE3M(),
 ]  # fmt: skip
 
 

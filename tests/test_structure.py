@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,11 @@ def test_imports_flow_one_way(room: str) -> None:
         for name in imports(path):
             for barred in FORBIDDEN[room]:
                 assert not f"{name}.".startswith(f"{barred}."), f"{path} imports {name}"
+
+
+def test_optional_libraries_wait_until_they_are_used() -> None:
+    """Naming the adapters imports them alone: what they adapt comes with the first network or file."""
+    code = "import sys, headstart as hs; hs.diffusers.denoiser; hs.adapters.kdiffusion.model; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "headstart.adapters.diffusers" in loaded
+    assert not {"diffusers", "k_diffusion", "matplotlib", "transformers", "zuko"} & set(loaded)

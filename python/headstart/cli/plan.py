@@ -21,7 +21,9 @@ def plan(
     sigma_start: Annotated[float | None, typer.Option(help="80, or sigma_T; default: the better one.")] = None,
     free_history: Annotated[bool, typer.Option(help="Let the first rows use the start's own predictions.")] = True,
     label: Annotated[int | None, typer.Option(min=0, help="Plan for this class alone.")] = None,
-    denoiser: Annotated[str | None, typer.Option(help="Network to calibrate with: zoo:fashion or module:name.")] = None,
+    denoiser: Annotated[
+        str | None, typer.Option(help="Network to calibrate with: zoo:fashion, diffusers:FOLDER or module:name.")
+    ] = None,
     heldout: Annotated[str | None, typer.Option(help="Data that neither was fitted on, for --denoiser.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the trajectories.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; of the network.")] = "auto",

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from headstart.cli.common import (
+    DENOISER,
     SOLVERS,
     console,
     find_denoiser,
@@ -24,19 +25,26 @@ from headstart.request import SIGMA_MIN
 ZOO_SHAPE = (1, 28, 28)
 
 
-def find_start(name: str, sigma: float, shape: str | None, denoiser: str, device: Any) -> Any:
+def find_shape(denoiser: str, network: Any) -> tuple[int, ...] | None:
+    """The shape of the samples that a denoiser denoises, where it is known."""
+    return ZOO_SHAPE if denoiser == "zoo:fashion" else getattr(network, "shape", None)
+
+
+def find_start(
+    name: str, sigma: float, shape: str | None, denoiser: str, known: tuple[int, ...] | None, device: Any
+) -> Any:
     """The start of `--start`: a file's law at `sigma`, or `classic`: `N(0, 80^2 I)` of `shape`.
 
     Raises:
-        ValueError: `classic` with a denoiser whose shape is not known, samples that are not images or not those of
-            the zoo's network, or a `sigma` that leaves no way down.
+        ValueError: `classic` with a denoiser whose shape is not `known`, samples that are not images or not of that
+            shape, or a `sigma` that leaves no way down.
         OSError: the file cannot be read.
     """
     import headstart as hs
 
     if name == "classic":
-        if shape is None and denoiser == "zoo:fashion":
-            shape = ",".join(map(str, ZOO_SHAPE))
+        if shape is None and known is not None:
+            shape = ",".join(map(str, known))
         if shape is None or not all(part.strip().isdigit() for part in shape.split(",")):
             raise ValueError(f"--shape: --start classic needs channels,height,width, for example 3,64,64, got {shape}")
         start: Any = hs.Classic(tuple(int(part) for part in shape.split(",")), device=device)
@@ -48,14 +56,14 @@ def find_start(name: str, sigma: float, shape: str | None, denoiser: str, device
         start = hs.load(name).to(device).at(sigma)
     if len(start.shape) != 3 or start.shape[0] not in (1, 3, 4) or min(start.shape) < 1:
         raise ValueError(f"sample: the start must be of images (1, 3 or 4, height, width), got {tuple(start.shape)}")
-    if denoiser == "zoo:fashion" and tuple(start.shape) != ZOO_SHAPE:
-        raise ValueError(f"--start: {denoiser} denoises samples of shape {ZOO_SHAPE}, got {tuple(start.shape)}")
+    if known is not None and tuple(start.shape) != known:
+        raise ValueError(f"--start: {denoiser} denoises samples of shape {known}, got {tuple(start.shape)}")
     return start
 
 
 @guarded
 def sample(
-    denoiser: Annotated[str, typer.Option(help="zoo:fashion, or module:attribute of a callable D(x, sigma, **cond).")],
+    denoiser: Annotated[str, typer.Option(help=DENOISER)],
     start: Annotated[str, typer.Option(help="File that `headstart fit` wrote, or classic.")],
     out: Annotated[Path, typer.Option(help="Folder for the PNG files, grid.png and samples.npz.")],
     sigma: Annotated[float, typer.Option(help="Noise level to start from (classic: always 80).")] = 3.0,
@@ -82,8 +90,8 @@ def sample(
     planned = None if plan is None else hs.load_plan(plan)
     if planned is not None and planned.ghost is not None:
         sigma = planned.sigma
-    law = find_start(start, sigma, shape, denoiser, where)
-    classes = getattr(getattr(network, "net", None), "classes", None)
+    law = find_start(start, sigma, shape, denoiser, find_shape(denoiser, network), where)
+    classes = getattr(network, "classes", getattr(getattr(network, "net", None), "classes", None))
     if label is not None and classes is not None and label >= classes:
         raise ValueError(f"--label: must be 0 to {classes - 1} for {denoiser}, got {label}")
     if label is not None and not getattr(law, "conditional", False):

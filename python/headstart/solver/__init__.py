@@ -2,7 +2,7 @@
 
 from headstart.solver.euler import Euler
 from headstart.solver.heun import Churn, Heun
-from headstart.solver.multistep import DPMpp2M, DPMpp3M, DPMppSDE2M
+from headstart.solver.multistep import DPMpp2M, DPMpp3M, DPMppSDE2M, DPMppSDE3M
 from headstart.solver.row import Row, Solver, calls
 from headstart.solver.stochastic import DDPM, Ancestral, EulerMaruyama
 
@@ -13,6 +13,7 @@ __all__ = [
     "DPMpp2M",
     "DPMpp3M",
     "DPMppSDE2M",
+    "DPMppSDE3M",
     "Euler",
     "EulerMaruyama",
     "Heun",

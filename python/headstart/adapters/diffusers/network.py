@@ -1,0 +1,150 @@
+"""A network of diffusers and its scheduler as a denoiser."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.adapters.diffusers.schedule import Schedule, schedule_of
+from headstart.denoiser import Preconditioning, denoise
+
+ADDED = ("text_embeds", "time_ids", "image_embeds")  # what a text-conditioned U-Net takes in one dict
+
+
+class Network:
+    """The denoiser that `denoiser` makes.
+
+    Attributes:
+        net: the network of diffusers.
+        schedule: how its noise levels and timesteps read.
+        dtype: of its weights.
+        shape: of one sample, where its configuration says it.
+        classes: number of classes, where it has them.
+    """
+
+    def __init__(
+        self, net: Any, schedule: Schedule, whole_timesteps: bool, timestep_scale: float, null_label: int | None
+    ) -> None:
+        self.net, self.schedule, self.dtype = net, schedule, net.dtype
+        self.whole_timesteps, self.timestep_scale, self.null_label = whole_timesteps, timestep_scale, null_label
+        self.shape = shape_of(net.config)
+        taken = list(inspect.signature(net.forward).parameters.values())[1:]
+        self._takes = {parameter.name for parameter in taken}
+        classes = (net.config.get(name) for name in ("num_embeds_ada_norm", "num_class_embeds"))
+        self.classes: int | None = next(filter(None, classes), None) if "class_labels" in self._takes else None
+        self._needs = [p.name for p in taken if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    def preconditioning(self, sigma: float) -> Preconditioning:
+        """Coefficients at one noise level; `c_noise` is the timestep.
+
+        Raises:
+            ValueError: a level above the highest of the schedule.
+        """
+        if sigma > self.schedule.sigma_max * (1 + 1e-3):
+            raise ValueError(f"denoiser: sigma must be at most {self.schedule.sigma_max:g}, got {sigma:g}")
+        found = self.schedule.preconditioning(sigma)
+        return found._replace(c_noise=float(round(found.c_noise))) if self.whole_timesteps else found
+
+    def raw(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None, **cond: Any) -> Tensor:
+        """What the network predicts.
+
+        Args:
+            x: `c_in` times the state, `[B, *shape]`.
+            c_noise: timesteps, 0-dim or `[B]`.
+            label: classes `[B]`; None: `null_label`.
+            cond: other arguments of the network, whose tensors of one row serve every sample.
+
+        Raises:
+            ValueError: an argument that the network needs is not among them.
+        """
+        n = x.shape[0]
+        timestep = c_noise.long() if self.whole_timesteps else self.timestep_scale * c_noise
+        given = {name: spread(value, n) for name, value in cond.items()}
+        if "added_cond_kwargs" in self._takes and any(name in given for name in ADDED):
+            given["added_cond_kwargs"] = {name: given.pop(name) for name in ADDED if name in given}
+        if label is None and self.null_label is not None:
+            label = torch.full((n,), self.null_label, device=x.device)
+        if label is not None:
+            given["class_labels"] = label
+        for name in self._needs:
+            if name not in given and name != "timestep":
+                raise ValueError(f"denoiser: cond must have {name!r}, which {type(self.net).__name__} needs")
+        raw = self.net(x, timestep=timestep.expand(n), return_dict=False, **given)[0]
+        learns_variance = raw.dim() > 1 and raw.shape[1] == 2 * x.shape[1]
+        return raw[:, : x.shape[1]].contiguous() if learns_variance else raw
+
+    def __call__(self, x: Tensor, sigma: Tensor | float, **cond: Any) -> Tensor:
+        """`D(x, sigma)` by itself, for levels `sigma` that are scalar or `[B]`, one a sample."""
+        return denoise(self, x, sigma, **cond)
+
+
+def denoiser(
+    model: Any, scheduler: Any, whole_timesteps: bool | None = None, timestep_scale: float = 1.0,
+    null_label: int | None = None,
+) -> Network:  # fmt: skip
+    """The denoiser `D = c_skip x + c_out F(c_in x, timestep)` of a network of diffusers, in variance-exploding terms.
+
+    With `sigma^2 = 1/abar - 1` of the scheduler's alphas, `c_in = 1/sqrt(1 + sigma^2)`, and
+
+        epsilon      c_skip = 1                  c_out = -sigma
+        v            c_skip = 1/(1 + sigma^2)    c_out = -sigma/sqrt(1 + sigma^2)
+        sample       c_skip = 0                  c_out = 1
+        flow         c_skip = 1/(1 + sigma)      c_out = -sigma/(1 + sigma)          c_in = 1/(1 + sigma)
+
+    and EDM's factors for the EDM schedulers. The factors are folded into the solver's rows. Of a network that also
+    predicts a variance (2C channels) the mean is taken. `clip_sample` of the scheduler is not applied: a clipped
+    prediction is no posterior mean. Noise above the scheduler's highest level is refused; with zero terminal SNR that
+    is the last level with signal.
+
+    Args:
+        model: `UNet2DModel`, `UNet2DConditionModel`, `DiTTransformer2DModel`, or another network called as
+            `model(x, timestep=t, **cond, return_dict=False)`, such as `SD3Transformer2DModel`.
+        scheduler: the one it was trained with: any that has `alphas_cumprod`, a FlowMatch or an EDM one.
+        whole_timesteps: round timesteps to integers. None: where the network looks them up in a table; others
+            take any real number, which is what a noise level between two timesteps is.
+        timestep_scale: factor of the timestep, 1 for most, 0.001 for those that take `t` in [0, 1], such as
+            `FluxTransformer2DModel`.
+        null_label: class that stands for none, used when `cond` has no label. None: the last row of a DiT's table,
+            and for other networks there is none.
+
+    `cond` takes the network's own arguments by their names (`encoder_hidden_states`, `pooled_projections`, also
+    `text_embeds` and `time_ids`), and `label` `[B]` for its `class_labels`.
+
+    Raises:
+        TypeError: a scheduler of another kind, or a model that is no network of diffusers.
+        ValueError: a network in training mode, a scheduler that thresholds, another prediction type.
+
+    References: see `schedule.Diffusion` and `schedule.Flow`.
+    """
+    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
+        raise TypeError(f"denoiser: model must be a network of diffusers, got {type(model).__name__}")
+    if model.training:
+        raise ValueError("denoiser: model must be in evaluation mode, got training mode; call model.eval()")
+    if getattr(scheduler, "config", {}).get("thresholding"):
+        raise ValueError(
+            f"denoiser: {type(scheduler).__name__} thresholds predictions by quantiles of the sample, which are no "
+            "posterior mean; give one made with thresholding=False"
+        )
+    config: Any = model.config
+    if whole_timesteps is None:
+        whole_timesteps = config.get("time_embedding_type") == "learned"
+    if null_label is None and type(model).__name__ == "DiTTransformer2DModel":
+        null_label = config["num_embeds_ada_norm"]
+    return Network(model, schedule_of(scheduler), whole_timesteps, timestep_scale, null_label)
+
+
+def shape_of(config: Any) -> tuple[int, ...] | None:
+    """`(channels, height, width)` of a configuration that has them."""
+    size, channels = config.get("sample_size"), config.get("in_channels")
+    if size is None or channels is None:
+        return None
+    return (channels, size, size) if isinstance(size, int) else (channels, *size)
+
+
+def spread(value: Any, n: int) -> Any:
+    """One row for all as a row for each of `n`; anything else as it is."""
+    single = isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == 1 and n > 1
+    return value.expand(n, *value.shape[1:]) if single else value

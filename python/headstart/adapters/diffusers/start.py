@@ -1,0 +1,129 @@
+"""A learned start for a pipeline of diffusers: its latents, and the timesteps or sigmas that lead down from there.
+
+A pipeline begins at one of its scheduler's own noise levels. Where these are a table (`alphas_cumprod`), that is the
+lowest one not below the start's sigma, and the latents have the little noise that is missing added, so that their law
+is exact; flow matching begins at the start's sigma itself, and EDM's schedulers at their `sigma_max`, which is made
+the start's by `from_config(scheduler.config, sigma_max=start.sigma)`.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart import ops
+from headstart.adapters.diffusers.pipeline import (
+    first_level,
+    levels_down,
+    require_argument,
+    require_kept,
+    scale_of,
+    scheduler_of,
+    trial,
+    unshifted,
+)
+from headstart.adapters.diffusers.schedule import Karras, schedule_of
+from headstart.adapters.diffusers.table import Consistency, Diffusion, Table
+from headstart.initializer.protocol import Start
+from headstart.request import begin, require_state
+
+
+def latents(
+    start: Start, pipe: Any, n: int, seed: int = 0, offset: int = 0, label: Tensor | None = None,
+    dtype: torch.dtype | None = None, device: torch.device | str | None = None,
+) -> Tensor:  # fmt: skip
+    """`[n, *shape]` for `pipe(latents=...)`: the start's samples in the scale of the pipeline's scheduler.
+
+    `x / sqrt(1 + sigma^2)` for a variance-preserving scheduler, `x / (1 + sigma)` for flow matching, and `x` divided
+    by the `init_noise_sigma` that the pipeline multiplies by for those that keep the state at `x0 + sigma n`.
+
+    Args:
+        start: law at `start.sigma` of what the network denoises: images, or latents after the scaling factor.
+        pipe: the pipeline, or its scheduler.
+        n: number of samples.
+        seed, offset: address of the draw: sample i is a function of (seed, offset + i).
+        label: classes `[n]` for a start that is conditional on classes.
+        dtype, device: of the result; None: the pipeline's, or float32 where the start is.
+
+    Raises:
+        TypeError, ValueError: a scheduler that is not supported, or a start above its highest noise level.
+    """
+    scheduler = scheduler_of(pipe)
+    schedule = schedule_of(scheduler)
+    sigma = first_level(schedule, start)
+    require_state("latents", torch.float32, seed, offset, n)
+    with torch.no_grad():
+        x = begin(start, n, seed, offset, None, {} if label is None else {"label": label}).to(torch.float32)
+        missing = math.sqrt(max(sigma**2 - start.sigma**2, 0.0))
+        if missing:
+            x = ops.noise(x.contiguous(), missing, seed, 0, offset)  # an address of our solvers, none of which runs
+        x = scale_of(scheduler, schedule, sigma) * x
+    given = pipe if pipe is not scheduler else None
+    return x.to(dtype=dtype or getattr(given, "dtype", x.dtype), device=device or getattr(given, "device", x.device))
+
+
+def timesteps(start: Start, pipe: Any, steps: int | None = None, grid: Tensor | None = None) -> list[int]:
+    """Descending timesteps for `pipe(timesteps=...)`, from the start's noise level down.
+
+    Args:
+        start: the start of `latents`.
+        pipe: the pipeline, or its scheduler.
+        steps: number of timesteps; may be left out when `grid` is given.
+        grid: noise levels `[steps + 1]` as in `sample`, each taken to the nearest timestep; when None, log-uniform down
+            to 0.02 or the lowest of the scheduler, then 0.
+
+    Raises:
+        TypeError: a scheduler that is not supported, or has no table of timesteps (use `sigmas`).
+        ValueError: a scheduler that only makes its own, such as `DDIMScheduler`, or more steps than timesteps.
+    """
+    scheduler = scheduler_of(pipe)
+    schedule, name = schedule_of(scheduler), type(scheduler).__name__
+    if not isinstance(schedule, Table) or getattr(schedule, "continuous", False):
+        raise TypeError(f"timesteps: {name} has no table of timesteps; give the pipeline sigmas")
+    found = [round(schedule.index(level)) for level in levels_down("timesteps", schedule, start, steps, grid)]
+    if any(after >= before for before, after in pairwise(found)):
+        raise ValueError(f"timesteps: {len(found)} steps are more than {name} has timesteps there, got {found}")
+    require_argument(scheduler, "timesteps", "DPMSolverMultistepScheduler (its solver_order=1 is DDIM's step)")
+    if isinstance(schedule, Consistency):  # counts from the highest level down, and is told the last one first
+        return [len(schedule.sigmas) - 1 - i for i in reversed(found)]
+    made = trial(scheduler, timesteps=found).timesteps
+    require_kept("timesteps", name, found, list(dict.fromkeys(made.tolist())))
+    return found
+
+
+def sigmas(
+    start: Start, pipe: Any, steps: int | None = None, grid: Tensor | None = None, mu: float | None = None
+) -> list[float]:
+    """Sigmas for `pipe(sigmas=...)`, in the scheduler's own terms, from the start's noise level down.
+
+    `t = sigma/(1 + sigma)` for flow matching, such that the scheduler's shift leads to it; with the last 0 for those
+    that ask for it (`EulerDiscreteScheduler`).
+
+    Args:
+        start, pipe, steps, grid: as in `timesteps`.
+        mu: the shift that the pipeline gives a scheduler with `use_dynamic_shifting`.
+
+    Raises:
+        TypeError: a scheduler that is not supported.
+        ValueError: a scheduler that takes no sigmas or makes others of them, or dynamic shifting without `mu`.
+    """
+    scheduler = scheduler_of(pipe)
+    schedule, name = schedule_of(scheduler), type(scheduler).__name__
+    levels = levels_down("sigmas", schedule, start, steps, grid)
+    require_argument(scheduler, "sigmas", "timesteps")
+    if isinstance(schedule, Karras):
+        raise ValueError(f"sigmas: {name} makes its own between sigma_max, which is the start's, and sigma_min")
+    if isinstance(schedule, Diffusion):
+        require_kept("sigmas", name, levels, trial(scheduler, sigmas=[*levels, 0.0]).sigmas[:-1].tolist())
+        return [*levels, 0.0]
+    if scheduler.config.get("use_dynamic_shifting") and mu is None:
+        raise ValueError(f"sigmas: mu must be given for {name} with use_dynamic_shifting, got None")
+    wanted = [level / (1 + level) for level in levels]
+    given = [unshifted(scheduler, t, mu) for t in wanted]
+    extra = {} if mu is None else {"mu": mu}
+    require_kept("sigmas", name, wanted, trial(scheduler, sigmas=given, **extra).sigmas[:-1].tolist())
+    return given
