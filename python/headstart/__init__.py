@@ -8,7 +8,7 @@ x = hs.sample(denoiser, start.at(sigma=3.0), n=64, steps=6)  # any denoiser D(x,
 
 from importlib.metadata import version
 
-from headstart import metrics, ops, zoo
+from headstart import adapters, metrics, ops, zoo
 from headstart.budget import ErrorBudget, error_budget
 from headstart.denoiser import EDM, Denoiser, Preconditioned, Preconditioning
 from headstart.dip import DipHorizon, dip_horizon
@@ -94,6 +94,7 @@ __all__ = [
     "TailCheck",
     "TarFlow",
     "Validation",
+    "adapters",
     "dip_horizon",
     "error_budget",
     "fit",

@@ -1,0 +1,1 @@
+"""Networks of EDM and EDM2."""
