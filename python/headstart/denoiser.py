@@ -55,6 +55,18 @@ def edm_preconditioning(sigma: float, sigma_data: float) -> Preconditioning:
     return Preconditioning(sigma_data**2 / total, sigma * sigma_data / root, 1 / root, math.log(sigma) / 4)
 
 
+def denoise(network: Preconditioned, x: Tensor, sigma: Tensor | float, **cond: Any) -> Tensor:
+    """`D(x, sigma)` of a preconditioned network, for levels `sigma` that are scalar or `[B]`, one a sample."""
+    levels = torch.as_tensor(sigma, dtype=torch.float64)
+    rows = [network.preconditioning(level) for level in levels.reshape(-1).tolist()]
+    factors = torch.tensor(rows, dtype=torch.float64)
+    shape = [-1] + [1] * (x.dim() - 1) if levels.dim() else []
+    c_skip, c_out, c_in = (factors[:, i].reshape(shape).to(x) for i in range(3))
+    c_noise = factors[:, 3].reshape(levels.shape).to(x)
+    raw = network.raw((c_in * x).to(network.dtype or x.dtype), c_noise, **cond)
+    return c_skip * x + c_out * raw.to(x.dtype)
+
+
 class EDM:
     """The denoiser `D = c_skip x + c_out F(c_in x, c_noise)` of a raw network with EDM preconditioning.
 
@@ -86,11 +98,4 @@ class EDM:
 
     def __call__(self, x: Tensor, sigma: Tensor | float, **cond: Any) -> Tensor:
         """`D(x, sigma)` by itself, for levels `sigma` that are scalar or `[B]`, one a sample."""
-        levels = torch.as_tensor(sigma, dtype=torch.float64)
-        rows = [self.preconditioning(level) for level in levels.reshape(-1).tolist()]
-        factors = torch.tensor(rows, dtype=torch.float64)
-        shape = [-1] + [1] * (x.dim() - 1) if levels.dim() else []
-        c_skip, c_out, c_in = (factors[:, i].reshape(shape).to(x) for i in range(3))
-        c_noise = factors[:, 3].reshape(levels.shape).to(x)
-        raw = self.raw((c_in * x).to(self.dtype or x.dtype), c_noise, **cond)
-        return c_skip * x + c_out * raw.to(x.dtype)
+        return denoise(self, x, sigma, **cond)
