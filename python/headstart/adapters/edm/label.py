@@ -12,18 +12,19 @@ def vectors(x: Tensor, classes: int, label: Tensor | int | None, class_labels: T
 
     Args:
         x: states `[B, *shape]`.
-        classes: number of classes of the network, 0 for none.
+        classes: number of classes of the network; 0: none, and labels are not looked at, so that such a network can
+            guide one with classes.
         label: integers `[B]`, or one for all, 0 to `classes - 1`; `classes` itself, or None: no class. Values on a GPU
             are not read back to check.
         class_labels: vectors in place of `label`, `[B, classes]` or `[1, classes]`.
 
     Raises:
-        ValueError: unlike the above, or a class for a network without classes.
+        ValueError: unlike the above.
     """
-    if label is None and class_labels is None:
-        return torch.zeros(1, classes, device=x.device) if classes else None
     if not classes:
-        raise ValueError("edm: label and class_labels must be None for a network without classes")
+        return None
+    if label is None and class_labels is None:
+        return torch.zeros(1, classes, device=x.device)
     n = x.shape[0]
     if class_labels is not None:
         if label is not None or list(class_labels.shape) not in ([n, classes], [1, classes]):

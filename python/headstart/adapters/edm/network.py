@@ -22,7 +22,8 @@ class Network:
 
     Conditions, by keyword (`cond` of `sample`):
         label: classes, integers `[B]` or one for all, 0 to `label_dim - 1`; `label_dim` itself, or None: no class (the
-            zero label, which networks trained with label dropout know). Values on a GPU are not read back to check.
+            zero label, which networks trained with label dropout know). Values on a GPU are not read back to check. A
+            network without classes does not look at it, so that it can guide one with classes.
         class_labels: the same as vectors `[B, label_dim]` or `[1, label_dim]`, in place of `label`.
         augment_labels: floats `[B, augment_dim]`, of networks trained with augmentation; None: not augmented.
 
@@ -43,6 +44,11 @@ class Network:
         for module in net.modules():
             if isinstance(module, (nn.Conv2d, nn.GroupNorm, ResampledConv)) or is_spatial(module):
                 module.to(dtype)
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes; None for none."""
+        return self.label_dim or None
 
     @property
     def sigma_min(self) -> float:

@@ -72,7 +72,12 @@ class Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, data = state
-        self.values = np.frombuffer(data, kind.dtype).reshape(shape, order="F" if fortran else "C")
+        self.fill(data, kind, shape, "F" if fortran else "C")
+
+    def fill(self, data: bytes, kind: NumberType, shape: Any, order: Any) -> Array:
+        """The array with its numbers."""
+        self.values = np.frombuffer(data, kind.dtype).reshape(shape, order=order)
+        return self
 
 
 class Call:
@@ -128,6 +133,7 @@ NAMES: dict[str, Any] = {
     "numpy.ndarray": Array,
     "numpy.core.multiarray.scalar": Call(scalar),
     "numpy.core.multiarray._reconstruct": Call(lambda *_: Array()),
+    "numpy.core.numeric._frombuffer": Call(lambda *parts: Array().fill(*parts)),
 }
 
 
