@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edm_oracle import Case, is_free, weight
-from headstart.adapters.edm.build import CLASSES, MODELS
-from headstart.adapters.edm.unet import UNet
+from headstart.adapters.edm.build import CLASSES, skeleton
 
 SOURCE = "raise RuntimeError('the embedded source was run')\n"
 
@@ -61,16 +60,8 @@ def named() -> Iterator[None]:
 
 def shapes(case: Case) -> dict[str, torch.Size]:
     """Names and shapes of a network's tensors."""
-    arguments, kind = dict(case.arguments), CLASSES[case.name]
-    given = {key: value for key, value in arguments.items() if key not in (*kind.own, "model_type")}
-    side, channels, labels = (given.pop(key, 0) for key in ("img_resolution", "img_channels", "label_dim"))
-    with torch.device("meta"):
-        if kind.model[0] == "unet":
-            net: nn.Module = UNet(side, channels, labels, **given)
-        else:
-            out = channels * (2 if case.name == "iDDPMPrecond" else 1)
-            net = MODELS[arguments["model_type"]](side, channels, out, labels, **given)
-    found = {f"{kind.model[0]}.{key}": value.shape for key, value in net.state_dict().items()}
+    net, place = skeleton(case.name, case.arguments), CLASSES[case.name].model[0]
+    found = {f"{place}.{key}": value.shape for key, value in net.state_dict().items()}
     if case.name == "Precond":
         found |= {"logvar_fourier.freqs": (128,), "logvar_fourier.phases": (128,), "logvar_linear.weight": (1, 128)}
     return {**found, "u": (1001,)} if case.name == "iDDPMPrecond" else found

@@ -14,7 +14,7 @@ import edm_pickle
 import headstart as hs
 from edm_agreement import hold_live, hold_recorded, run_oracle
 from headstart.adapters import edm
-from headstart.adapters.edm.magnitude import blend, join, normalize, resample, silu
+from headstart.adapters.edm.magnitude import blend, join, normalize, outer, resample, silu
 
 CASES = oracle.CASES["edm2"]
 
@@ -51,7 +51,7 @@ def test_magnitudes_are_kept() -> None:
     assert normalize(7 * a, 1).square().mean(1).sqrt().sub(1).abs().max() < 1e-3
     flat = torch.full((1, 2, 8, 8), 1.5)
     for part in ("up", "down"):
-        inner = resample(flat, part, (1, 3, 3, 1))[..., 1:-1, 1:-1]
+        inner = resample(flat, part, outer((1, 3, 3, 1)))[..., 1:-1, 1:-1]
         assert torch.allclose(inner, torch.full_like(inner, 1.5))
 
 

@@ -165,6 +165,7 @@ def test_foreign_files_are_named(tmp_path: Path) -> None:
         ({"model_channels": 8}, "must be floats"),
         ({"model_channels": -1}, "damaged"),
         ({"img_resolution": "4"}, "damaged"),
+        ({"beta_d": "steep"}, "beta_d must be a number, got 'steep'"),
     ],
 )
 def test_arguments_must_fit_the_tensors(change: dict[str, Any], says: str, tmp_path: Path) -> None:

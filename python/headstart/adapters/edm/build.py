@@ -71,29 +71,37 @@ def build(name: str, arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]
         ValueError, TypeError: an argument is unknown, missing or out of range, or tensors are missing, not known, or
             of another shape.
     """
-    kind, rest = CLASSES[name], dict(arguments)
-    own = {key: rest.pop(key) for key in kind.own if key in rest}
+    kind, own = CLASSES[name], {key: arguments[key] for key in CLASSES[name].own if key in arguments}
+    if odd := [key for key, value in own.items() if not isinstance(value, (int, float))]:
+        raise ValueError(f"{odd[0]} must be a number, got {own[odd[0]]!r}")
     try:
-        side, channels = rest.pop("img_resolution"), rest.pop("img_channels")
-        factors = kind.make(own, tensors)
+        net, factors = skeleton(name, arguments), kind.make(own, tensors)
+        side, channels = arguments["img_resolution"], arguments["img_channels"]
     except KeyError as error:
         raise ValueError(f"there is no {error}") from None
-    labels = rest.pop("label_dim", 0)
-    rest.pop("use_fp16", None)
-    with torch.device("meta"):
-        if name == "Precond":
-            net: nn.Module = UNet(side, channels, labels, **rest)
-        else:
-            model = rest.pop("model_type", kind.model[1])
-            if model not in MODELS:
-                raise ValueError(f"model_type must be one of {', '.join(MODELS)}, got {model!r}")
-            out = channels * (2 if name == "iDDPMPrecond" else 1)
-            net = MODELS[model](side, channels, out, labels, **rest)
     fill(net, tensors, f"{kind.model[0]}.", kind.ignored)
     net.eval().requires_grad_(False)
     if isinstance(net, UNet):
         net.fold()
-    return Network(net, factors, (channels, side, side), labels, dtype)
+    return Network(net, factors, (channels, side, side), arguments.get("label_dim", 0), dtype)
+
+
+def skeleton(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The raw network of class `name` without numbers, on the meta device.
+
+    Raises:
+        KeyError, ValueError, TypeError: an argument is missing, out of range, or unknown.
+    """
+    kind = CLASSES[name]
+    rest = {key: value for key, value in arguments.items() if key not in kind.order}
+    side, channels, labels = arguments["img_resolution"], arguments["img_channels"], arguments.get("label_dim", 0)
+    with torch.device("meta"):
+        if name == "Precond":
+            return UNet(side, channels, labels, **rest)
+        model = arguments.get("model_type", kind.model[1])
+        if model not in MODELS:
+            raise ValueError(f"model_type must be one of {', '.join(MODELS)}, got {model!r}")
+        return MODELS[model](side, channels, channels * (2 if name == "iDDPMPrecond" else 1), labels, **rest)
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], prefix: str, ignored: tuple[str, ...]) -> None:

@@ -40,13 +40,15 @@ def join(a: Tensor, b: Tensor, t: float) -> Tensor:
     return torch.cat([a * (scale * (1 - t) / math.sqrt(m)), b * (scale * t / math.sqrt(n))], dim=1)
 
 
-def resample(x: Tensor, part: str, taps: Sequence[float]) -> Tensor:
-    """`x` at twice ("up"), half ("down") or (any other part) its resolution."""
-    if part not in ("up", "down"):
-        return x
-    axis = torch.tensor(taps, dtype=torch.float32, device=x.device) / sum(taps)
-    kernel = axis.outer(axis).to(x.dtype).expand(x.shape[1], 1, -1, -1)
-    pad = (len(taps) - 1) // 2
+def outer(taps: Sequence[float]) -> Tensor:
+    """The separable filter `[1, 1, n, n]` of unit sum, from its taps on one axis."""
+    axis = torch.tensor(taps, dtype=torch.float32) / sum(taps)
+    return axis.outer(axis)[None, None]
+
+
+def resample(x: Tensor, part: str, kernel: Tensor) -> Tensor:
+    """`x` at twice ("up") or half ("down") its resolution, through a filter `[1, 1, n, n]`."""
+    kernel, pad = kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1), (kernel.shape[-1] - 1) // 2
     if part == "up":
         return functional.conv_transpose2d(x, 4 * kernel, stride=2, padding=pad, groups=x.shape[1])
     return functional.conv2d(x, kernel, stride=2, padding=pad, groups=x.shape[1])

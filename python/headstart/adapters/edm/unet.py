@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart.adapters.edm.magnitude import MPConv, MPFourier, blend, join, normalize, resample, silu
+from headstart.adapters.edm.magnitude import MPConv, MPFourier, blend, join, normalize, outer, resample, silu
 from headstart.adapters.edm.stage import Stage, decoder, encoder
 
 
@@ -38,6 +38,7 @@ class Block(nn.Module):
         self.decodes, self.part, self.taps = decodes, stage.part, resample_filter
         self.res_balance, self.attn_balance, self.clip = res_balance, attn_balance, clip_act
         self.heads = out // channels_per_head if stage.attends else 0
+        self.register_buffer("kernel", None, persistent=False)
         self.emb_gain = nn.Parameter(torch.empty([]))
         self.conv_res0 = MPConv(channels if decodes else out, out, 3)
         self.emb_linear = MPConv(embedding, out)
@@ -46,8 +47,12 @@ class Block(nn.Module):
         self.attn_qkv = MPConv(out, 3 * out, 1) if self.heads else None
         self.attn_proj = MPConv(out, out, 1) if self.heads else None
 
+    def fold(self) -> None:
+        """Makes the filter, once."""
+        self.kernel = outer(self.taps) if self.part in ("up", "down") else None
+
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        x = resample(x, self.part, self.taps)
+        x = x if self.kernel is None else resample(x, self.part, self.kernel)
         skipped = x if self.conv_skip is None else self.conv_skip(x)
         if not self.decodes:
             x = skipped = normalize(skipped, 1)
@@ -111,10 +116,12 @@ class UNet(nn.Module):
         self.out_conv = MPConv(widths[0], img_channels, 3)
 
     def fold(self) -> None:
-        """Puts normalizations and gains into the weights."""
+        """Puts normalizations and gains into the weights, and makes the filters."""
         gains: dict[str, Tensor] = {"out_conv": self.out_gain}
         blocks = [(name, module) for name, module in self.named_modules() if isinstance(module, Block)]
         gains |= {f"{name}.emb_linear": block.emb_gain for name, block in blocks}
+        for _, block in blocks:
+            block.fold()
         for name, module in self.named_modules():
             if isinstance(module, MPConv):
                 module.fold(gains.get(name, 1.0))
