@@ -166,6 +166,25 @@ def test_convert_says_in_one_line_what_is_wrong(source: str, says: str, tmp_path
     assert not out.exists()
 
 
+def test_sampling_from_a_file_on_the_command_line(tmp_path: Path) -> None:
+    edm_pickle.save(tmp_path / "net.pkl", {"ema": edm_pickle.network(LABELLED)})
+    given = {
+        "--denoiser": f"edm:{tmp_path / 'net.pkl'}",
+        "--start": "classic",
+        "--shape": "3,8,8",
+        "--out": tmp_path / "out",
+    }
+    options = [str(part) for pair in given.items() for part in pair]
+    result = CliRunner().invoke(
+        app, ["sample", *options, "--n", "2", "--steps", "2", "--label", "1", "--device", "cpu"]
+    )
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "samples.npz").exists()
+    missing = CliRunner().invoke(app, ["sample", *options[2:], "--denoiser", "edm:none.pkl"])
+    assert missing.exit_code == 1
+    assert "none.pkl: no such file" in missing.output.lower()
+
+
 def test_convert_help() -> None:
     result = CliRunner().invoke(app, ["convert", "--help"])
     assert result.exit_code == 0

@@ -121,19 +121,23 @@ def find_solver(name: str) -> Any:
 
 
 def find_denoiser(name: str, device: torch.device) -> Any:
-    """The denoiser called `name`: `zoo:NAME`, or `module:attribute` of an importable callable.
+    """The denoiser called `name`: `zoo:NAME`, `edm:FILE`, or `module:attribute` of an importable callable.
 
     Raises:
-        ValueError: a name of neither form, a module without that attribute, or an attribute that cannot be called.
+        OSError: there is no such file.
+        ValueError: a name of no such form, a file of another kind, a module without that attribute, or an attribute
+            that cannot be called.
         ImportError: no such module.
     """
-    from headstart import zoo
+    from headstart import adapters, zoo
 
     place, _, attribute = name.partition(":")
     if not place or not attribute:
-        raise ValueError(f"--denoiser: must be zoo:NAME or module:attribute, got {name!r}")
+        raise ValueError(f"--denoiser: must be zoo:NAME, edm:FILE or module:attribute, got {name!r}")
     if place == "zoo":
         return zoo.denoiser(attribute, device=device)
+    if place == "edm":
+        return adapters.edm.load(attribute, device=device)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a script beside the user is what `module` usually means
     try:

@@ -55,7 +55,7 @@ def find_start(name: str, sigma: float, shape: str | None, denoiser: str, device
 
 @guarded
 def sample(
-    denoiser: Annotated[str, typer.Option(help="zoo:fashion, or module:attribute of a callable D(x, sigma, **cond).")],
+    denoiser: Annotated[str, typer.Option(help="zoo:fashion, edm:FILE, or module:attribute: D(x, sigma, **cond).")],
     start: Annotated[str, typer.Option(help="File that `headstart fit` wrote, or classic.")],
     out: Annotated[Path, typer.Option(help="Folder for the PNG files, grid.png and samples.npz.")],
     sigma: Annotated[float, typer.Option(help="Noise level to start from (classic: always 80).")] = 3.0,
