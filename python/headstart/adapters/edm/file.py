@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from headstart.adapters.edm.build import CLASSES, build
 from headstart.adapters.edm.network import TYPES, Network
-from headstart.adapters.edm.unpickle import Entries, Record, read
+from headstart.adapters.edm.unpickle import Record, read
 from headstart.initializer import file
 
 FAMILY, KEY = "edm-network", "ema"
@@ -100,7 +99,7 @@ def from_safetensors(path: Path) -> Contents:
 
 def from_pickle(path: Path) -> Contents:
     whole = read(path)
-    found = whole.get(KEY) if isinstance(whole, (dict, Entries)) else whole
+    found = whole.get(KEY) if isinstance(whole, dict) else whole
     if not isinstance(found, Record):
         held = f"keys {sorted(map(str, whole))}" if isinstance(whole, dict) else f"a {type(whole).__name__}"
         raise ValueError(f"load: {path} holds no network under {KEY!r}, but {held}")
@@ -131,7 +130,7 @@ def tensors_of(record: Record, prefix: str) -> Iterator[tuple[str, Tensor]]:
 
 def table(record: Record, kind: str) -> Mapping[str, Any]:
     value = record.state[kind]
-    if not isinstance(value, (dict, OrderedDict)):
+    if not isinstance(value, dict):
         raise TypeError(f"{kind} is a {type(value).__name__}")
     return value
 
