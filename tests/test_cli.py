@@ -211,7 +211,7 @@ def test_a_seed_is_a_whole_number_from_0(place: Path, command: tuple[str, ...], 
 def test_unknown_denoisers(place: Path) -> None:
     shared = ("sample", "--start", "start.safetensors", "--out", "out")
     assert "no module named" in call(*shared, "--denoiser", "no_such_module:thing", code=1)
-    assert "zoo:NAME, diffusers:FOLDER or module:attribute" in call(*shared, "--denoiser", "thing", code=1)
+    assert "edm:FILE, diffusers:FOLDER or module:attribute" in call(*shared, "--denoiser", "thing", code=1)
     assert "name must be one of" in call(*shared, "--denoiser", "zoo:nothing", code=1)
 
 

@@ -17,6 +17,7 @@ FORBIDDEN = {
     "initializer": ["headstart.solver", "headstart.sample", "headstart.grid", "headstart.cli"],
     "fitting": ["headstart.solver", "headstart.sample", "headstart.cli"],
     "ops": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.denoiser", "headstart.grid"],
+    "adapters/edm": ["headstart.solver", "headstart.sample", "headstart.fitting", "headstart.cli"],
     "metrics": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.cli"],
     "sample.py": ["headstart.fitting", "headstart.cli", "headstart.sampler"],
     "sampler.py": ["headstart.fitting", "headstart.cli", "headstart.sample"],

@@ -1,4 +1,4 @@
-"""Denoisers of networks that others trained: `diffusers` and `kdiffusion`, each imported when first named."""
+"""Denoisers of networks that others trained: `edm`, `diffusers` and `kdiffusion`, each imported when first named."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headstart.adapters import diffusers, kdiffusion
+    from headstart.adapters import diffusers, edm, kdiffusion
 
-__all__ = ["diffusers", "kdiffusion"]
+__all__ = ["diffusers", "edm", "kdiffusion"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,9 +1,10 @@
-"""The command line: `headstart doctor | demo | fit | plan | sample`. One command a file."""
+"""The command line: `headstart convert | doctor | demo | fit | plan | sample`. One command a file."""
 
 from __future__ import annotations
 
 import typer
 
+from headstart.cli.convert import convert
 from headstart.cli.demo import demo
 from headstart.cli.doctor import doctor
 from headstart.cli.fit import fit
@@ -17,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (doctor, demo, fit, plan, sample):
+for command in (doctor, demo, fit, plan, sample, convert):
     app.command()(command)
 
 __all__ = ["app"]

@@ -32,7 +32,7 @@ SOLVERS = {
     "dpmppsde2m": "DPMppSDE2M",
     "dpmppsde3m": "DPMppSDE3M",
 }
-DENOISER = "zoo:fashion, diffusers:FOLDER, or module:attribute of a callable D(x, sigma, **cond)."
+DENOISER = "zoo:fashion, edm:FILE, diffusers:FOLDER, or module:attribute of a callable D(x, sigma, **cond)."
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch's allocators say it
 console = Console()
 stderr = Console(stderr=True)
@@ -123,20 +123,23 @@ def find_solver(name: str) -> Any:
 
 
 def find_denoiser(name: str, device: torch.device) -> Any:
-    """The denoiser called `name`: `zoo:NAME`, `diffusers:FOLDER`, or `module:attribute` of an importable callable.
+    """The denoiser called `name`: `zoo:NAME`, `edm:FILE`, `diffusers:FOLDER`, or `module:attribute` that can be called.
 
     Raises:
-        OSError: a folder that holds no network of diffusers and its scheduler.
-        ValueError: a name of no such form, a module without that attribute, or an attribute that cannot be called.
+        OSError: no such file, or a folder that holds no network of diffusers and its scheduler.
+        ValueError: a name of no such form, a file of another kind, a module without that attribute, or an attribute
+            that cannot be called.
         ImportError: no such module.
     """
     from headstart import adapters, zoo
 
     place, _, attribute = name.partition(":")
     if not place or not attribute:
-        raise ValueError(f"--denoiser: must be zoo:NAME, diffusers:FOLDER or module:attribute, got {name!r}")
+        raise ValueError(f"--denoiser: must be zoo:NAME, edm:FILE, diffusers:FOLDER or module:attribute, got {name!r}")
     if place == "zoo":
         return zoo.denoiser(attribute, device=device)
+    if place == "edm":
+        return adapters.edm.load(attribute, device=device)
     if place == "diffusers":
         return adapters.diffusers.load(attribute, device=device)
     if os.getcwd() not in sys.path:

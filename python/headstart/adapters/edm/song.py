@@ -1,0 +1,140 @@
+"""DDPM++ and NCSN++."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from headstart.adapters.edm.layer import (
+    Block,
+    FourierEmbedding,
+    PositionalEmbedding,
+    ResampledConv,
+    Style,
+    group_norm,
+)
+from headstart.adapters.edm.stage import Stage, decoder, encoder
+
+EPS = 1e-6
+
+
+class SongUNet(nn.Module):
+    """The raw network `F(x, c_noise, class_labels)` of DDPM++ and NCSN++, with weights named as in EDM's files.
+
+    Args:
+        img_resolution, in_channels, out_channels: side and channels of the images.
+        label_dim, augment_dim: length of class and augmentation labels, 0 for none.
+        model_channels, channel_mult, num_blocks: width, factor of every level (finest first), blocks a level.
+        channel_mult_emb, channel_mult_noise: widths of the two embeddings, in units of `model_channels`.
+        attn_resolutions: where blocks attend.
+        embedding_type: "positional" (DDPM++) or "fourier" (NCSN++).
+        encoder_type: how the downsampled image enters every level: "standard" (not), "skip" or "residual".
+        decoder_type: "standard", or "skip": every level adds to an image that is upsampled.
+        resample_filter: [1, 1] (DDPM++) or [1, 3, 3, 1] (NCSN++).
+        dropout, label_dropout: of training, without effect.
+
+    Raises:
+        ValueError: an unknown type.
+
+    Reference: "Score-Based Generative Modeling through Stochastic Differential Equations" (Song et al., 2021,
+    https://arxiv.org/abs/2011.13456), appendix H.
+    """
+
+    def __init__(
+        self, img_resolution: int, in_channels: int, out_channels: int, label_dim: int = 0, augment_dim: int = 0,
+        model_channels: int = 128, channel_mult: Sequence[int] = (1, 2, 2, 2), channel_mult_emb: int = 4,
+        num_blocks: int = 4, attn_resolutions: Sequence[int] = (16,), dropout: float = 0.1, label_dropout: float = 0.0,
+        embedding_type: str = "positional", channel_mult_noise: int = 1, encoder_type: str = "standard",
+        decoder_type: str = "standard", resample_filter: Sequence[float] = (1, 1),
+    ) -> None:  # fmt: skip
+        super().__init__()
+        for name, value, known in (
+            ("embedding_type", embedding_type, ("positional", "fourier")),
+            ("encoder_type", encoder_type, ("standard", "skip", "residual")),
+            ("decoder_type", decoder_type, ("standard", "skip")),
+        ):
+            if value not in known:
+                raise ValueError(f"SongUNet: {name} must be one of {', '.join(known)}, got {value!r}")
+        self.encoder_type, self.decoder_type, self.label_dim = encoder_type, decoder_type, label_dim
+        noise, self.width = model_channels * channel_mult_noise, model_channels * channel_mult_emb
+        self.style = Style(EPS, math.sqrt(0.5), resample_filter, project=True, adaptive=False, head=None)
+        self.map_noise = PositionalEmbedding(noise, True) if embedding_type == "positional" else FourierEmbedding(noise)
+        self.map_label = nn.Linear(label_dim, noise) if label_dim else None
+        self.map_augment = nn.Linear(augment_dim, noise, bias=False) if augment_dim else None
+        self.map_layer0, self.map_layer1 = nn.Linear(noise, self.width), nn.Linear(self.width, self.width)
+        widths = [model_channels * factor for factor in channel_mult]
+        self.down = encoder(img_resolution, in_channels, model_channels, widths, num_blocks, attn_resolutions)
+        skips = [stage.out_channels for stage in self.down]
+        self.up = decoder(img_resolution, skips, widths, num_blocks, attn_resolutions)
+        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
+        aux = in_channels
+        for stage in self.down:
+            aux = self.add_encoder(stage, aux)
+        for stage in self.up:
+            self.add_decoder(stage, out_channels)
+
+    def add_encoder(self, stage: Stage, aux: int) -> int:
+        """Makes a stage's modules; takes and returns the channels of the downsampled image."""
+        taps = self.style.taps
+        if stage.part == "conv":
+            self.enc[stage.name] = nn.Conv2d(stage.channels, stage.out_channels, 3, padding=1)
+            return aux
+        self.enc[stage.name] = Block(stage, self.width, self.style, stage.attends)
+        side = stage.name.partition("_")[0]
+        if stage.part == "down" and self.encoder_type == "skip":
+            self.enc[f"{side}_aux_down"] = ResampledConv(aux, aux, 0, False, taps)
+            self.enc[f"{side}_aux_skip"] = nn.Conv2d(aux, stage.out_channels, 1)
+        if stage.part == "down" and self.encoder_type == "residual":
+            self.enc[f"{side}_aux_residual"] = ResampledConv(aux, stage.out_channels, 3, False, taps, filter_last=True)
+            return stage.out_channels
+        return aux
+
+    def add_decoder(self, stage: Stage, out_channels: int) -> None:
+        """Makes a stage's modules; of a level's blocks only the last attends, and after it the image is read out."""
+        attends = stage.attends and (stage.last or stage.part == "in")
+        self.dec[stage.name] = Block(stage, self.width, self.style, attends)
+        if stage.last and (self.decoder_type == "skip" or stage.level == 0):
+            side = stage.name.partition("_")[0]
+            if self.decoder_type == "skip" and stage.level < self.up[0].level:
+                self.dec[f"{side}_aux_up"] = ResampledConv(out_channels, out_channels, 0, True, self.style.taps)
+            self.dec[f"{side}_aux_norm"] = group_norm(stage.out_channels, EPS)
+            self.dec[f"{side}_aux_conv"] = nn.Conv2d(stage.out_channels, out_channels, 3, padding=1)
+
+    def embed(self, c_noise: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
+        """Embedding `[B, E]` (B = 1: the same for all) of noise level, class and augmentation."""
+        cosine, sine = self.map_noise(c_noise).chunk(2, dim=1)
+        h = torch.cat([sine, cosine], dim=1)
+        if self.map_label is not None and class_labels is not None:
+            h = h + self.map_label(class_labels * math.sqrt(self.label_dim))
+        if self.map_augment is not None and augment_labels is not None:
+            h = h + self.map_augment(augment_labels)
+        return functional.silu(self.map_layer1(functional.silu(self.map_layer0(h))))
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
+        embedding = self.embed(c_noise, class_labels, augment_labels)
+        skips, aux = [], x
+        for stage in self.down:
+            x = self.enc[stage.name](x) if stage.part == "conv" else self.enc[stage.name](x, embedding)
+            side = stage.name.partition("_")[0]
+            if stage.part == "down" and self.encoder_type == "skip":
+                aux = self.enc[f"{side}_aux_down"](aux)
+                x = x + self.enc[f"{side}_aux_skip"](aux)
+            elif stage.part == "down" and self.encoder_type == "residual":
+                x = aux = (x + self.enc[f"{side}_aux_residual"](aux)) * math.sqrt(0.5)
+            skips.append(x)
+        image: Tensor | None = None
+        for stage in self.up:
+            x = torch.cat([x, skips.pop()], dim=1) if stage.part == "block" else x
+            x = self.dec[stage.name](x, embedding)
+            side = stage.name.partition("_")[0]
+            if f"{side}_aux_conv" in self.dec and stage.last:
+                read = self.dec[f"{side}_aux_conv"](functional.silu(self.dec[f"{side}_aux_norm"](x)))
+                image = read if image is None else self.dec[f"{side}_aux_up"](image) + read
+        assert image is not None  # level 0 is always read out
+        return image
