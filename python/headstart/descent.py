@@ -1,4 +1,4 @@
-"""Running a table of rows: a network call, then one affine op, row after row."""
+"""Running a table of rows: the network calls, then one affine op, row after row."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.branch import Branch, Scale, ask, branches_of, conditions_of
 from headstart.buffer import BUFFERS
-from headstart.denoiser import Preconditioned
 from headstart.solver import Row
+
+Term = tuple[float, Tensor]
+MOST = 4  # tensors that the affine op takes beside the state
 
 
 class Origin(NamedTuple):
@@ -25,12 +28,20 @@ class Origin(NamedTuple):
 
 @dataclass
 class Prediction:
-    """A denoised prediction as `skip state + out raw`, not computed unless it must be."""
+    """A denoised prediction as `skip state + sum_j out_j raw_j`, not computed unless it must be."""
 
     skip: float
     state: Tensor
-    out: float
-    raw: Tensor
+    parts: list[Term]
+
+    def fold(self) -> int:
+        """Computes it, in one pass; the bytes that moved."""
+        x, a, terms = self.state, self.skip, self.parts
+        if not a and terms[0][1].dtype == x.dtype:
+            (a, x), *terms = terms
+        denoised = ops.affine(x, a, terms, out=BUFFERS.take(self.state, self.state.dtype))
+        self.skip, self.parts = 0.0, [(1.0, denoised)]
+        return 2 * denoised.nbytes + sum(y.nbytes for _, y in terms)
 
 
 class Descent:
@@ -41,14 +52,11 @@ class Descent:
 
     def __init__(self, denoiser: Any, rows: list[Row], dtype: torch.dtype, device: torch.device) -> None:
         self.denoiser, self.rows = denoiser, rows
-        self.network = denoiser if isinstance(denoiser, Preconditioned) else None
         self.noisy = any(row.c for row in rows)
         self.depth = max(len(row.b) for row in rows)
-        if self.network is None:
-            levels = [row.sigma or 0.0 for row in rows]
-        else:
-            levels = [self.network.preconditioning(row.sigma).c_noise if row.sigma else 0.0 for row in rows]
-        self.levels = torch.tensor(levels, dtype=torch.float64 if self.network is None else dtype, device=device)
+        self.branches = branches_of(denoiser, rows, dtype, device)
+        self.skips = [sum(branch.skip for branch in branches) for branches in self.branches]
+        self.scales = [*map(shared_scale, self.branches), None]
 
     def run(
         self, x: Tensor, origin: Origin, cond: dict[str, Any], advance: Callable[[], object],
@@ -58,57 +66,40 @@ class Descent:
 
         `known`: denoised predictions made before the first row, newest first.
         """
-        history = [Prediction(0.0, x, 1.0, denoised) for denoised in known]
+        given = conditions_of(self.denoiser, cond, x.shape[0])
+        history = [Prediction(0.0, x, [(1.0, denoised)]) for denoised in known]
         x = x.contiguous()
         point, scaled, moved = x, None, 0  # where the next call is made, and the network's input there
         for i, row in enumerate(self.rows):
-            if row.sigma is not None:
-                raw = self.call(i, point, scaled, cond)
+            if branches := self.branches[i]:
+                raws = ask(branches, point, self.scales[i], scaled, given)
                 if i == 0 and not self.noisy:  # noise is drawn in the contiguous order
-                    x = point = follow(point, raw)
-                history = [self.predict(row.sigma, point, raw), *history[: self.depth - 1]]
-            a, terms = unfold(row, x, history)
+                    x = point = follow(point, raws[0])
+                parts = [(branch.out, raw) for branch, raw in zip(branches, raws, strict=True)]
+                history = [Prediction(self.skips[i], point, parts), *history[: self.depth - 1]]
+            a, terms, folded = unfold(row, x, history)
             noise = ops.Noise(row.c, origin.seed, i, origin.offset, origin=origin.place) if row.c else None
-            out, target, scaled = BUFFERS.take(x, x.dtype), self.target(i + 1, x.dtype), None
-            if target is not None:
-                scale, dtype = target
-                point, scaled = ops.affine(x, a, terms, noise, out, out_scaled=(scale, BUFFERS.take(x, dtype)))
-                moved += scaled.numel() * scaled.element_size()
+            out, scale, scaled = BUFFERS.take(x, x.dtype), self.scales[i + 1], None
+            if scale is not None:
+                copies = 2 if given.joint is not None and len(self.branches[i + 1]) == 2 else 1
+                scaled = BUFFERS.take(x, scale[1], copies)
+                first = scaled if copies == 1 else scaled[: x.shape[0]]
+                point, _ = ops.affine(x, a, terms, noise, out, out_scaled=(scale[0], first))
+                if copies == 2:
+                    scaled[x.shape[0] :].copy_(first)
+                moved += first.nbytes
             else:
                 point = ops.affine(x, a, terms, noise, out)
-            moved += 2 * x.numel() * x.element_size() + sum(y.numel() * y.element_size() for _, y in terms)
+            moved += folded + 2 * x.nbytes + sum(y.nbytes for _, y in terms)
             x = point if row.commit else x
             advance()
         BUFFERS.trim()
         return x.contiguous(), moved
 
-    def call(self, i: int, x: Tensor, scaled: Tensor | None, cond: dict[str, Any]) -> Tensor:
-        """What the denoiser, or the raw network, makes of the state of row `i`."""
-        if self.network is None:
-            raw = self.denoiser(x, self.levels[i], **cond)
-        else:
-            if scaled is None:
-                c_in, dtype = self.target(i, x.dtype) or (1.0, x.dtype)
-                scaled = (c_in * x).to(dtype)
-            raw = self.network.raw(scaled, self.levels[i], **cond)
-        if not isinstance(raw, Tensor) or raw.shape != x.shape:
-            got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
-            raise ValueError(f"sample: the denoiser must return a tensor {list(x.shape)}, got {got}")
-        return raw
 
-    def predict(self, sigma: float, x: Tensor, raw: Tensor) -> Prediction:
-        """The prediction at `sigma`, of what the denoiser or network returned."""
-        if self.network is None:
-            return Prediction(0.0, x, 1.0, raw)
-        at = self.network.preconditioning(sigma)
-        return Prediction(at.c_skip, x, at.c_out, raw)
-
-    def target(self, i: int, dtype: torch.dtype) -> tuple[float, torch.dtype] | None:
-        """Scale and type of the network's input in row `i`; None: no network is called there."""
-        sigma = self.rows[i].sigma if i < len(self.rows) else None
-        if self.network is None or sigma is None:
-            return None
-        return self.network.preconditioning(sigma).c_in, self.network.dtype or dtype
+def shared_scale(branches: Sequence[Branch]) -> Scale | None:
+    """Scale and type of the first network input that is not the state itself."""
+    return next((branch.scale for branch in branches if branch.scale is not None), None)
 
 
 def follow(x: Tensor, raw: Tensor) -> Tensor:
@@ -117,18 +108,28 @@ def follow(x: Tensor, raw: Tensor) -> Tensor:
     return x if order is torch.contiguous_format else x.contiguous(memory_format=order)
 
 
-def unfold(row: Row, x: Tensor, history: list[Prediction]) -> tuple[float, list[tuple[float, Tensor]]]:
-    """The row as a coefficient of `x` and at most four other tensors; predictions are unfolded, or computed."""
+def unfold(row: Row, x: Tensor, history: Sequence[Prediction]) -> tuple[float, list[Term], int]:
+    """The row as a coefficient of `x` and at most four other tensors, and the bytes that predictions took to compute.
+
+    Predictions enter as their parts. Where those are too many, one is computed, the newest that is enough: the others
+    have fewer rows left to serve.
+    """
+    moved = 0
     while True:
-        a, terms = row.a, []
+        a = row.a
+        terms: list[Term] = []
         for b, prediction in zip(row.b, history, strict=False):
             if prediction.skip and prediction.state is x:
                 a += b * prediction.skip
             elif prediction.skip:
                 terms.append((b * prediction.skip, prediction.state))
-            terms.append((b * prediction.out, prediction.raw))
-        if len(terms) <= 4:
-            return a, terms
-        oldest = next(p for p in reversed(history[: len(row.b)]) if p.skip)
-        denoised = ops.affine(oldest.state, oldest.skip, [(oldest.out, oldest.raw)])
-        oldest.skip, oldest.out, oldest.raw = 0.0, 1.0, denoised
+            for out, raw in prediction.parts:
+                terms.append((b * out, raw))
+        if len(terms) <= MOST:
+            return a, terms, moved
+        counts = [
+            len(prediction.parts) + bool(prediction.skip and prediction.state is not x)
+            for _, prediction in zip(row.b, history, strict=False)
+        ]
+        wanted = min(max(counts), 1 + len(terms) - MOST)
+        moved += history[next(i for i, count in enumerate(counts) if count >= wanted)].fold()
