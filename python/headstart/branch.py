@@ -50,30 +50,32 @@ def branches_of(
 ) -> list[tuple[Branch, ...]]:
     """The branches that each row calls, none in a row without a call; with levels on the device."""
     if not isinstance(denoiser, Guided):
-        return [() if one is None else (one,) for one in branch_of(denoiser, rows, dtype, device)]
+        return branch_of(denoiser, rows, dtype, device)
     mains = branch_of(denoiser.denoiser, rows, dtype, device)
     guides = branch_of(denoiser.guide, rows, dtype, device)
     found = []
     for row, main, guide in zip(rows, mains, guides, strict=True):
-        shares = denoiser.shares(row.sigma) if row.sigma else ()
-        pairs = zip(shares, (main, guide), (False, True), strict=False)
-        found.append(tuple(one.times(share, late) for share, one, late in pairs if share and one is not None))
+        shares = zip((*main, *guide), denoiser.shares(row.sigma or 0.0), (False, True), strict=False)
+        found.append(tuple(one.times(share, late) for one, share, late in shares if share))
     return found
 
 
-def branch_of(denoiser: Any, rows: Sequence[Row], dtype: torch.dtype, device: torch.device) -> list[Branch | None]:
-    """The one branch of a denoiser without guidance, for each row."""
+def branch_of(denoiser: Any, rows: Sequence[Row], dtype: torch.dtype, device: torch.device) -> list[tuple[Branch, ...]]:
+    """The one branch of a denoiser without guidance, in each row with a call."""
+    found: list[tuple[Branch, ...]] = []
+    if isinstance(denoiser, Preconditioned):
+        none = Preconditioning(0.0, 0.0, 0.0, 0.0)
+        at = [denoiser.preconditioning(row.sigma) if row.sigma else none for row in rows]
+        levels = torch.tensor([factors.c_noise for factors in at], dtype=dtype, device=device).unbind()
+        for row, (c_skip, c_out, c_in, _), level in zip(rows, at, levels, strict=True):
+            one = Branch(denoiser.raw, level, c_skip, c_out, (c_in, denoiser.dtype or dtype))
+            found.append((one,) if row.sigma else ())
+        return found
     sigmas = [row.sigma or 0.0 for row in rows]
-    if not isinstance(denoiser, Preconditioned):
-        levels = torch.tensor(sigmas, dtype=torch.float64, device=device).unbind()
-        return [Branch(denoiser, t, 0.0, 1.0, None) if s else None for s, t in zip(sigmas, levels, strict=True)]
-    at = [denoiser.preconditioning(sigma) if sigma else Preconditioning(0.0, 0.0, 0.0, 0.0) for sigma in sigmas]
-    levels = torch.tensor([factors.c_noise for factors in at], dtype=dtype, device=device).unbind()
-    return [
-        Branch(denoiser.raw, level, factors.c_skip, factors.c_out, (factors.c_in, denoiser.dtype or dtype))
-        if sigma else None
-        for sigma, factors, level in zip(sigmas, at, levels, strict=True)
-    ]  # fmt: skip
+    levels = torch.tensor(sigmas, dtype=torch.float64, device=device).unbind()
+    for sigma, level in zip(sigmas, levels, strict=True):
+        found.append((Branch(denoiser, level, 0.0, 1.0, None),) if sigma else ())
+    return found
 
 
 def evaluations(denoiser: Any, rows: Sequence[Row]) -> int:
@@ -89,29 +91,26 @@ def conditions_of(denoiser: Any, cond: dict[str, Any], n: int) -> Conditions:
     return denoiser.conditions(cond, n) if isinstance(denoiser, Guided) else Conditions(cond, cond, None)
 
 
-def ask(
-    branches: Sequence[Branch], x: Tensor, scale: Scale | None, scaled: Tensor | None, given: Conditions
-) -> list[Tensor]:
+def ask(branches: Sequence[Branch], x: Tensor, scaled: Tensor | None, given: Conditions) -> list[Tensor]:
     """What each branch makes of the state `x`, from one call where one serves both.
 
-    `scaled`: the input already made for those whose scale is `scale`, of `2 B` rows for one call.
+    `scaled`: the input of the first branch, where it is made already; of `2 B` rows for one call.
     """
+    first = branches[0]
+    if scaled is None:
+        scaled = first.input(x)
+        if len(branches) == 2 and given.joint is not None:
+            scaled = twice(scaled)
     if len(branches) == 2 and given.joint is not None:
-        n, first = x.shape[0], branches[0]
-        wide = twice(first.input(x)) if scaled is None else scaled
-        raw = first.network(wide, first.level, **given.joint)
-        if not alike(raw, wide):
-            raise unlike(first, raw, wide)
-        return [raw[:n], raw[n:]]
+        raw = first.network(scaled, first.level, **given.joint)
+        require(first, raw, scaled)
+        return [raw[: x.shape[0]], raw[x.shape[0] :]]
     raws = []
     for branch in branches:
-        y = scaled if scaled is not None and branch.scale == scale else branch.input(x)
+        y = scaled if branch.scale == first.scale else branch.input(x)
         raw = branch.network(y, branch.level, **(given.guide if branch.guide else given.main))
-        if not alike(raw, x):
-            raise unlike(branch, raw, x)
+        require(branch, raw, x)
         raws.append(raw)
-        if scaled is None and branch.scale is not None:
-            scale, scaled = branch.scale, y
     return raws
 
 
@@ -123,12 +122,13 @@ def twice(x: Tensor) -> Tensor:
     return wide
 
 
-def alike(raw: Any, like: Tensor) -> bool:
-    return isinstance(raw, Tensor) and raw.shape == like.shape
+def require(branch: Branch, raw: Any, like: Tensor) -> None:
+    """Refuses what is no tensor of the input's shape.
 
-
-def unlike(branch: Branch, raw: Any, like: Tensor) -> ValueError:
-    """The error of a network that returns no tensor of its input's shape."""
-    got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
-    name = "guide" if branch.guide else "denoiser"
-    return ValueError(f"sample: the {name} must return a tensor {list(like.shape)}, got {got}")
+    Raises:
+        ValueError: as said.
+    """
+    if not isinstance(raw, Tensor) or raw.shape != like.shape:
+        got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
+        name = "guide" if branch.guide else "denoiser"
+        raise ValueError(f"sample: the {name} must return a tensor {list(like.shape)}, got {got}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.branch import Branch, Scale, ask, branches_of, conditions_of
+from headstart.branch import Branch, ask, branches_of, conditions_of
 from headstart.buffer import BUFFERS
 from headstart.solver import Row
 
@@ -54,9 +54,7 @@ class Descent:
         self.denoiser, self.rows = denoiser, rows
         self.noisy = any(row.c for row in rows)
         self.depth = max(len(row.b) for row in rows)
-        self.branches = branches_of(denoiser, rows, dtype, device)
-        self.skips = [sum(branch.skip for branch in branches) for branches in self.branches]
-        self.scales = [*map(shared_scale, self.branches), None]
+        self.branches = [*branches_of(denoiser, rows, dtype, device), ()]  # no call after the last row
 
     def run(
         self, x: Tensor, origin: Origin, cond: dict[str, Any], advance: Callable[[], object],
@@ -72,20 +70,19 @@ class Descent:
         point, scaled, moved = x, None, 0  # where the next call is made, and the network's input there
         for i, row in enumerate(self.rows):
             if branches := self.branches[i]:
-                raws = ask(branches, point, self.scales[i], scaled, given)
+                raws = ask(branches, point, scaled, given)
                 if i == 0 and not self.noisy:  # noise is drawn in the contiguous order
                     x = point = follow(point, raws[0])
-                parts = [(branch.out, raw) for branch, raw in zip(branches, raws, strict=True)]
-                history = [Prediction(self.skips[i], point, parts), *history[: self.depth - 1]]
+                history = [predict(branches, point, raws), *history[: self.depth - 1]]
             a, terms, folded = unfold(row, x, history)
             noise = ops.Noise(row.c, origin.seed, i, origin.offset, origin=origin.place) if row.c else None
-            out, scale, scaled = BUFFERS.take(x, x.dtype), self.scales[i + 1], None
-            if scale is not None:
-                copies = 2 if given.joint is not None and len(self.branches[i + 1]) == 2 else 1
-                scaled = BUFFERS.take(x, scale[1], copies)
-                first = scaled if copies == 1 else scaled[: x.shape[0]]
+            out, scaled, following = BUFFERS.take(x, x.dtype), None, self.branches[i + 1]
+            if following and (scale := following[0].scale) is not None:
+                wide = given.joint is not None and len(following) == 2
+                scaled = BUFFERS.take(x, scale[1], 2 if wide else 1)
+                first = scaled[: x.shape[0]] if wide else scaled
                 point, _ = ops.affine(x, a, terms, noise, out, out_scaled=(scale[0], first))
-                if copies == 2:
+                if wide:
                     scaled[x.shape[0] :].copy_(first)
                 moved += first.nbytes
             else:
@@ -97,9 +94,12 @@ class Descent:
         return x.contiguous(), moved
 
 
-def shared_scale(branches: Sequence[Branch]) -> Scale | None:
-    """Scale and type of the first network input that is not the state itself."""
-    return next((branch.scale for branch in branches if branch.scale is not None), None)
+def predict(branches: Sequence[Branch], x: Tensor, raws: Sequence[Tensor]) -> Prediction:
+    """The prediction at `x`, of what the branches returned."""
+    if len(branches) == 1:
+        return Prediction(branches[0].skip, x, [(branches[0].out, raws[0])])
+    main, guide = branches
+    return Prediction(main.skip + guide.skip, x, [(main.out, raws[0]), (guide.out, raws[1])])
 
 
 def follow(x: Tensor, raw: Tensor) -> Tensor:
