@@ -76,22 +76,31 @@ class Descent:
                 history = [predict(branches, point, raws), *history[: self.depth - 1]]
             a, terms, folded = unfold(row, x, history)
             noise = ops.Noise(row.c, origin.seed, i, origin.offset, origin=origin.place) if row.c else None
-            out, scaled, following = BUFFERS.take(x, x.dtype), None, self.branches[i + 1]
-            if following and (scale := following[0].scale) is not None:
-                wide = given.joint is not None and len(following) == 2
-                scaled = BUFFERS.take(x, scale[1], 2 if wide else 1)
-                first = scaled[: x.shape[0]] if wide else scaled
-                point, _ = ops.affine(x, a, terms, noise, out, out_scaled=(scale[0], first))
-                if wide:
-                    scaled[x.shape[0] :].copy_(first)
-                moved += first.nbytes
-            else:
-                point = ops.affine(x, a, terms, noise, out)
+            scaled = None  # its buffer serves again
+            point, scaled = self.step(i, x, a, terms, noise, given.joint is not None)
+            moved += 0 if scaled is None else x.numel() * scaled.element_size()
             moved += folded + 2 * x.nbytes + sum(y.nbytes for _, y in terms)
             x = point if row.commit else x
             advance()
         BUFFERS.trim()
         return x.contiguous(), moved
+
+    def step(
+        self, i: int, x: Tensor, a: float, terms: list[Term], noise: ops.Noise | None, joint: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Row `i` itself: where the next call is made, and its input where that is not the state, else None.
+
+        `joint`: one call serves both branches, so that its input is there twice.
+        """
+        out, following = BUFFERS.take(x, x.dtype), self.branches[i + 1]
+        if not following or following[0].scale is None:
+            return ops.affine(x, a, terms, noise, out), None
+        n, (scale, dtype), wide = x.shape[0], following[0].scale, joint and len(following) == 2
+        scaled = BUFFERS.take(x, dtype, 2 if wide else 1)
+        ops.affine(x, a, terms, noise, out, out_scaled=(scale, scaled[:n] if wide else scaled))
+        if wide:
+            scaled[n:].copy_(scaled[:n])
+        return out, scaled
 
 
 def predict(branches: Sequence[Branch], x: Tensor, raws: Sequence[Tensor]) -> Prediction:
