@@ -69,6 +69,18 @@ def test_an_opaque_denoiser_and_a_learned_start() -> None:
         assert torch.equal(sampler(seed), hs.sample(denoiser, start, 5, 4, hs.DPMppSDE2M(), seed=seed))
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("batched", [False, True])
+def test_guidance_is_captured(solver: Solver, batched: bool) -> None:
+    start, first = hs.Classic(SHAPE, 5.0, device="cuda"), torch.arange(3, device="cuda")
+    d = hs.guided(edm(torch.bfloat16), 2.0, null={"label": 3}, interval=(0.05, 2.0), batched=batched)
+    sampler = hs.Sampler(d, start, 5, solver, batch=3, cond={"label": first})
+    assert sampler.graphed, sampler.reason
+    for label in (first, first.flip(0)):
+        expected = hs.sample(d, start, 3, 5, solver, seed=2, cond={"label": label})
+        assert torch.equal(sampler(2, cond={"label": label}), expected)
+
+
 def test_conditions_are_copied_into_the_graph() -> None:
     d, start, first = edm(), hs.Classic(SHAPE, 5.0, device="cuda"), torch.arange(3, device="cuda")
     sampler = hs.Sampler(d, start, 4, batch=3, cond={"label": first})

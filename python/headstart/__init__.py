@@ -15,6 +15,7 @@ from headstart.denoiser import EDM, Denoiser, Preconditioned, Preconditioning
 from headstart.dip import DipHorizon, dip_horizon
 from headstart.fitting import Dynamic, Fixed
 from headstart.grid import karras, log_uniform
+from headstart.guidance import Guided, guided
 from headstart.horizon import Horizon, horizon
 from headstart.initialization import InitializationKL, initialization_kl
 from headstart.initializer import (
@@ -88,6 +89,7 @@ __all__ = [
     "Gaussian",
     "GaussianBase",
     "GaussianMixture",
+    "Guided",
     "Heun",
     "Horizon",
     "InitializationKL",
@@ -108,6 +110,7 @@ __all__ = [
     "dip_horizon",
     "error_budget",
     "fit",
+    "guided",
     "horizon",
     "initialization_kl",
     "integrate",

@@ -28,21 +28,28 @@ class Buffers:
         self.held: list[tuple[Tensor, tuple[int, ...]]] = []
         self.lock = threading.Lock()
 
-    def take(self, like: Tensor, dtype: torch.dtype) -> Tensor:
-        """An unset tensor with the shape, strides and device of `like`, which nobody else refers to."""
-        if not like.is_cpu or not CAN_COUNT:
-            return torch.empty_like(like, dtype=dtype)  # CUDA's allocator keeps what is freed
+    def take(self, like: Tensor, dtype: torch.dtype, copies: int = 1) -> Tensor:
+        """An unset tensor with the shape, strides and device of `like`, dense, which nobody else refers to.
+
+        `copies`: how many times as long in its first dimension.
+        """
+        shape, strides = like.shape, like.stride()
+        if copies > 1:
+            rows, rest = shape[0], shape[1:]
+            shape, strides = torch.Size((copies * rows, *rest)), (rest.numel(), *strides[1:])
+        if not like.is_cpu or not CAN_COUNT:  # CUDA's allocator keeps what is freed
+            return torch.empty_strided(shape, strides, dtype=dtype, device=like.device)
         with self.lock:
             for i, (_, alone) in enumerate(self.held):
-                if self.fits(i, like, dtype) and self.count(i) == alone:
+                if self.fits(i, shape, strides, dtype) and self.count(i) == alone:
                     return self.held[i][0]
-            self.held.append((torch.empty_like(like, dtype=dtype), ()))
+            self.held.append((torch.empty_strided(shape, strides, dtype=dtype), ()))
             self.held[-1] = (self.held[-1][0], self.count(-1))
             return self.held[-1][0]
 
-    def fits(self, i: int, like: Tensor, dtype: torch.dtype) -> bool:
+    def fits(self, i: int, shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype) -> bool:
         tensor = self.held[i][0]
-        return tensor.dtype == dtype and tensor.shape == like.shape and tensor.stride() == like.stride()
+        return tensor.dtype == dtype and tensor.shape == shape and tensor.stride() == strides
 
     def count(self, i: int) -> tuple[int, ...]:
         return holders(self.held[i][0])

@@ -1,4 +1,4 @@
-"""Running a table of rows: a network call, then one affine op, row after row."""
+"""Running a table of rows: the network calls, then one affine op, row after row."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.branch import Branch, ask, branches_of, conditions_of
 from headstart.buffer import BUFFERS
-from headstart.denoiser import Preconditioned
 from headstart.solver import Row
+
+Term = tuple[float, Tensor]
+MOST = 4  # tensors that the affine op takes beside the state
 
 
 class Origin(NamedTuple):
@@ -25,12 +28,20 @@ class Origin(NamedTuple):
 
 @dataclass
 class Prediction:
-    """A denoised prediction as `skip state + out raw`, not computed unless it must be."""
+    """A denoised prediction as `skip state + sum_j out_j raw_j`, not computed unless it must be."""
 
     skip: float
     state: Tensor
-    out: float
-    raw: Tensor
+    parts: list[Term]
+
+    def fold(self) -> int:
+        """Computes it, in one pass; the bytes that moved."""
+        x, a, terms = self.state, self.skip, self.parts
+        if not a and terms[0][1].dtype == x.dtype:
+            (a, x), *terms = terms
+        denoised = ops.affine(x, a, terms, out=BUFFERS.take(self.state, self.state.dtype))
+        self.skip, self.parts = 0.0, [(1.0, denoised)]
+        return 2 * denoised.nbytes + sum(y.nbytes for _, y in terms)
 
 
 class Descent:
@@ -41,14 +52,9 @@ class Descent:
 
     def __init__(self, denoiser: Any, rows: list[Row], dtype: torch.dtype, device: torch.device) -> None:
         self.denoiser, self.rows = denoiser, rows
-        self.network = denoiser if isinstance(denoiser, Preconditioned) else None
         self.noisy = any(row.c for row in rows)
         self.depth = max(len(row.b) for row in rows)
-        if self.network is None:
-            levels = [row.sigma or 0.0 for row in rows]
-        else:
-            levels = [self.network.preconditioning(row.sigma).c_noise if row.sigma else 0.0 for row in rows]
-        self.levels = torch.tensor(levels, dtype=torch.float64 if self.network is None else dtype, device=device)
+        self.branches = [*branches_of(denoiser, rows, dtype, device), ()]  # no call after the last row
 
     def run(
         self, x: Tensor, origin: Origin, cond: dict[str, Any], advance: Callable[[], object],
@@ -58,57 +64,51 @@ class Descent:
 
         `known`: denoised predictions made before the first row, newest first.
         """
-        history = [Prediction(0.0, x, 1.0, denoised) for denoised in known]
+        given = conditions_of(self.denoiser, cond, x.shape[0])
+        history = [Prediction(0.0, x, [(1.0, denoised)]) for denoised in known]
         x = x.contiguous()
         point, scaled, moved = x, None, 0  # where the next call is made, and the network's input there
         for i, row in enumerate(self.rows):
-            if row.sigma is not None:
-                raw = self.call(i, point, scaled, cond)
+            if branches := self.branches[i]:
+                raws = ask(branches, point, scaled, given)
                 if i == 0 and not self.noisy:  # noise is drawn in the contiguous order
-                    x = point = follow(point, raw)
-                history = [self.predict(row.sigma, point, raw), *history[: self.depth - 1]]
-            a, terms = unfold(row, x, history)
+                    x = point = follow(point, raws[0])
+                history = [predict(branches, point, raws), *history[: self.depth - 1]]
+            a, terms, folded = unfold(row, x, history)
             noise = ops.Noise(row.c, origin.seed, i, origin.offset, origin=origin.place) if row.c else None
-            out, target, scaled = BUFFERS.take(x, x.dtype), self.target(i + 1, x.dtype), None
-            if target is not None:
-                scale, dtype = target
-                point, scaled = ops.affine(x, a, terms, noise, out, out_scaled=(scale, BUFFERS.take(x, dtype)))
-                moved += scaled.numel() * scaled.element_size()
-            else:
-                point = ops.affine(x, a, terms, noise, out)
-            moved += 2 * x.numel() * x.element_size() + sum(y.numel() * y.element_size() for _, y in terms)
+            scaled = None  # its buffer serves again
+            point, scaled = self.step(i, x, a, terms, noise, given.joint is not None)
+            moved += 0 if scaled is None else x.numel() * scaled.element_size()
+            moved += folded + 2 * x.nbytes + sum(y.nbytes for _, y in terms)
             x = point if row.commit else x
             advance()
         BUFFERS.trim()
         return x.contiguous(), moved
 
-    def call(self, i: int, x: Tensor, scaled: Tensor | None, cond: dict[str, Any]) -> Tensor:
-        """What the denoiser, or the raw network, makes of the state of row `i`."""
-        if self.network is None:
-            raw = self.denoiser(x, self.levels[i], **cond)
-        else:
-            if scaled is None:
-                c_in, dtype = self.target(i, x.dtype) or (1.0, x.dtype)
-                scaled = (c_in * x).to(dtype)
-            raw = self.network.raw(scaled, self.levels[i], **cond)
-        if not isinstance(raw, Tensor) or raw.shape != x.shape:
-            got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
-            raise ValueError(f"sample: the denoiser must return a tensor {list(x.shape)}, got {got}")
-        return raw
+    def step(
+        self, i: int, x: Tensor, a: float, terms: list[Term], noise: ops.Noise | None, joint: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Row `i` itself: where the next call is made, and its input where that is not the state, else None.
 
-    def predict(self, sigma: float, x: Tensor, raw: Tensor) -> Prediction:
-        """The prediction at `sigma`, of what the denoiser or network returned."""
-        if self.network is None:
-            return Prediction(0.0, x, 1.0, raw)
-        at = self.network.preconditioning(sigma)
-        return Prediction(at.c_skip, x, at.c_out, raw)
+        `joint`: one call serves both branches, so that its input is there twice.
+        """
+        out, following = BUFFERS.take(x, x.dtype), self.branches[i + 1]
+        if not following or following[0].scale is None:
+            return ops.affine(x, a, terms, noise, out), None
+        n, (scale, dtype), wide = x.shape[0], following[0].scale, joint and len(following) == 2
+        scaled = BUFFERS.take(x, dtype, 2 if wide else 1)
+        ops.affine(x, a, terms, noise, out, out_scaled=(scale, scaled[:n] if wide else scaled))
+        if wide:
+            scaled[n:].copy_(scaled[:n])
+        return out, scaled
 
-    def target(self, i: int, dtype: torch.dtype) -> tuple[float, torch.dtype] | None:
-        """Scale and type of the network's input in row `i`; None: no network is called there."""
-        sigma = self.rows[i].sigma if i < len(self.rows) else None
-        if self.network is None or sigma is None:
-            return None
-        return self.network.preconditioning(sigma).c_in, self.network.dtype or dtype
+
+def predict(branches: Sequence[Branch], x: Tensor, raws: Sequence[Tensor]) -> Prediction:
+    """The prediction at `x`, of what the branches returned."""
+    if len(branches) == 1:
+        return Prediction(branches[0].skip, x, [(branches[0].out, raws[0])])
+    main, guide = branches
+    return Prediction(main.skip + guide.skip, x, [(main.out, raws[0]), (guide.out, raws[1])])
 
 
 def follow(x: Tensor, raw: Tensor) -> Tensor:
@@ -117,18 +117,28 @@ def follow(x: Tensor, raw: Tensor) -> Tensor:
     return x if order is torch.contiguous_format else x.contiguous(memory_format=order)
 
 
-def unfold(row: Row, x: Tensor, history: list[Prediction]) -> tuple[float, list[tuple[float, Tensor]]]:
-    """The row as a coefficient of `x` and at most four other tensors; predictions are unfolded, or computed."""
+def unfold(row: Row, x: Tensor, history: Sequence[Prediction]) -> tuple[float, list[Term], int]:
+    """The row as a coefficient of `x` and at most four other tensors, and the bytes that predictions took to compute.
+
+    Predictions enter as their parts. Where those are too many, one is computed, the newest that is enough: the others
+    have fewer rows left to serve.
+    """
+    moved = 0
     while True:
-        a, terms = row.a, []
+        a = row.a
+        terms: list[Term] = []
         for b, prediction in zip(row.b, history, strict=False):
             if prediction.skip and prediction.state is x:
                 a += b * prediction.skip
             elif prediction.skip:
                 terms.append((b * prediction.skip, prediction.state))
-            terms.append((b * prediction.out, prediction.raw))
-        if len(terms) <= 4:
-            return a, terms
-        oldest = next(p for p in reversed(history[: len(row.b)]) if p.skip)
-        denoised = ops.affine(oldest.state, oldest.skip, [(oldest.out, oldest.raw)])
-        oldest.skip, oldest.out, oldest.raw = 0.0, 1.0, denoised
+            for out, raw in prediction.parts:
+                terms.append((b * out, raw))
+        if len(terms) <= MOST:
+            return a, terms, moved
+        counts = [
+            len(prediction.parts) + bool(prediction.skip and prediction.state is not x)
+            for _, prediction in zip(row.b, history, strict=False)
+        ]
+        wanted = min(max(counts), 1 + len(terms) - MOST)
+        moved += history[next(i for i, count in enumerate(counts) if count >= wanted)].fold()

@@ -10,13 +10,14 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from headstart.branch import evaluations
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.descent import Descent, Origin
 from headstart.initializer.protocol import Start
 from headstart.plan import Plan
 from headstart.progress import track
 from headstart.request import begin, levels_of, part_of, require_sizes, require_state
-from headstart.solver import DPMpp2M, Solver, calls
+from headstart.solver import DPMpp2M, Solver
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class SampleInfo:
     """What a call cost.
 
     Fields:
-        nfe: network calls a sample (Heun's two a step counted).
+        nfe: network evaluations a sample: Heun's two a step and guidance's two a call counted, in one batch or not.
         seconds: wall time, start and network included.
         bytes: memory read and written by the solver's rows.
     """
@@ -60,8 +61,8 @@ def sample(
     on `n`, `batch` or the device.
 
     Args:
-        denoiser: `D(x, sigma, **cond) -> x0`, or a preconditioned network such as `EDM`. It must not write into `x`,
-            and what it returned must stay as it is for two more calls.
+        denoiser: `D(x, sigma, **cond) -> x0`, or a preconditioned network such as `EDM`, or what `guided` made of
+            them. It must not write into `x`, and what it returned must stay as it is for two more calls.
         start: where to begin, such as `GaussianMixture.at(sigma)` or `Classic`.
         n: number of samples.
         steps: solver steps: a network call each (two for Heun, one on its last); may be left out when `grid` is given.
@@ -113,7 +114,7 @@ def sample(
         out = start.sample(0).to(dtype)
     if out.is_cuda:
         torch.cuda.synchronize(out.device)
-    info = SampleInfo(calls(rows), time.perf_counter() - began, moved)
+    info = SampleInfo(evaluations(denoiser, rows), time.perf_counter() - began, moved)
     return (out, info) if return_info else out
 
 

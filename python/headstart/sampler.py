@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.branch import evaluations
 from headstart.capture import Capture, NotCaptured
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.descent import Descent, Origin
 from headstart.initializer.protocol import Start
 from headstart.request import begin, levels_of, require_sizes, require_state
-from headstart.solver import DPMpp2M, Solver, calls
+from headstart.solver import DPMpp2M, Solver
 
 
 class Sampler:
@@ -39,7 +40,7 @@ class Sampler:
 
     Attributes:
         batch: samples a call.
-        nfe: network calls a sample.
+        nfe: network evaluations a sample, see `SampleInfo`.
         graphed: whether a call replays a graph.
         reason: why it does not, or None.
 
@@ -55,7 +56,7 @@ class Sampler:
         rows = solver.rows(levels_of("Sampler", start, steps, grid))
         require_sizes("Sampler", start, 0, batch, None)
         require_state("Sampler", dtype, 0, 0, batch)
-        self.start, self.batch, self.dtype, self.nfe = start, batch, dtype, calls(rows)
+        self.start, self.batch, self.dtype, self.nfe = start, batch, dtype, evaluations(denoiser, rows)
         self.cond = {name: held(value) for name, value in dict(cond or {}).items()}
         with torch.no_grad():
             self._x = begin(start, batch, 0, 0, None, self.cond).to(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,6 +62,29 @@ def find_start(
     return start
 
 
+def find_guidance(
+    network: Any, name: str, weight: float, interval: tuple[float, float] | None, label: int | None
+) -> Any:
+    """The network of `--denoiser` with classifier-free guidance.
+
+    Raises:
+        ValueError: it has no null class that is known here, no class is asked for, or a weight or interval that is out
+            of range.
+    """
+    import headstart as hs
+
+    classes = getattr(getattr(network, "net", None), "classes", None)
+    if classes is None:
+        raise ValueError(f"--guidance: {name} has no known null class; give module:attribute of an hs.guided(...)")
+    if label is None:
+        raise ValueError("--guidance: needs a class to be drawn to, --label")
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"--guidance: must be a finite number of at least 0, got {weight}")
+    if interval is not None and not 0 <= interval[0] < interval[1]:
+        raise ValueError(f"--guidance-interval: must be LOW HIGH with 0 <= LOW < HIGH, got {interval}")
+    return hs.guided(network, weight, interval=interval or (0.0, math.inf), null={"label": classes})
+
+
 @guarded
 def sample(
     denoiser: Annotated[str, typer.Option(help=DENOISER)],
@@ -71,6 +95,12 @@ def sample(
     plan: Annotated[Path | None, typer.Option(help="File that `headstart plan` wrote, in place of --steps.")] = None,
     n: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 64,
     label: Annotated[int | None, typer.Option(min=0, help="Class to sample.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Weight w of the class: D(null) + w (D(label) - D(null)).")
+    ] = None,
+    guidance_interval: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Noise levels (low, high] of guidance.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed; sample i of a seed: its noise never changes.")] = 0,
     solver: Annotated[str, typer.Option(help=f"One of {', '.join(SOLVERS)}.")] = "dpmpp2m",
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
@@ -94,6 +124,10 @@ def sample(
     classes = getattr(network, "classes", getattr(getattr(network, "net", None), "classes", None))
     if label is not None and classes is not None and label >= classes:
         raise ValueError(f"--label: must be 0 to {classes - 1} for {denoiser}, got {label}")
+    if guidance is not None:
+        network = find_guidance(network, denoiser, guidance, guidance_interval, label)
+    elif guidance_interval is not None:
+        raise ValueError("--guidance-interval: needs --guidance")
     if label is not None and not getattr(law, "conditional", False):
         say(f"The start has no classes: label {label} goes to the denoiser alone.")
     parts, seconds, calls = [], 0.0, 0
