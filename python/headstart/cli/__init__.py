@@ -1,4 +1,4 @@
-"""The command line: `headstart doctor | demo | fit | plan | sample`. One command a file."""
+"""The command line: `headstart doctor | demo | fit | plan | sample | eval`. One command a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import typer
 
 from headstart.cli.demo import demo
 from headstart.cli.doctor import doctor
+from headstart.cli.evaluate import evaluate
 from headstart.cli.fit import fit
 from headstart.cli.plan import plan
 from headstart.cli.sample import sample
@@ -19,5 +20,6 @@ app = typer.Typer(
 )
 for command in (doctor, demo, fit, plan, sample):
     app.command()(command)
+app.command("eval")(evaluate)
 
 __all__ = ["app"]

@@ -1,6 +1,7 @@
 """Distances between sets of samples."""
 
 from headstart.metrics.dino import Dinov2Features
+from headstart.metrics.evaluation import Evaluation, Figure, evaluate
 from headstart.metrics.features import GradientFeatures
 from headstart.metrics.frechet import Moments, Statistics, frechet_distance, statistics
 from headstart.metrics.inception import InceptionFeatures
@@ -12,6 +13,8 @@ from headstart.metrics.wasserstein import MaxSliced, max_sliced_wasserstein, sli
 
 __all__ = [
     "Dinov2Features",
+    "Evaluation",
+    "Figure",
     "GradientFeatures",
     "InceptionFeatures",
     "KernelDistance",
@@ -21,6 +24,7 @@ __all__ = [
     "Moments",
     "Neighbours",
     "Statistics",
+    "evaluate",
     "frechet_distance",
     "kernel_distance",
     "max_sliced_wasserstein",
