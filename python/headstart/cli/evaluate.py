@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.cli.common import console, find_device, guarded, require_file, require_seed, say
+from headstart.progress import bars
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +44,16 @@ def find_features(name: str, real: Tensor, device: torch.device) -> Any:
     if kind == "dinov2" and path:
         return metrics.Dinov2Features(path, device=device)
     raise ValueError(f"--features: must be one of {', '.join(FEATURES)}, got {name!r}")
+
+
+def counting(function: Any, tick: Callable[[], None]) -> Any:
+    """The feature map, and a tick a batch."""
+
+    def call(x: Tensor) -> Tensor:
+        tick()
+        return x.flatten(1) if function is None else function(x)
+
+    return call
 
 
 def show(result: Evaluation, title: str) -> None:
@@ -94,7 +106,10 @@ def evaluate(
         got = f"{len(made)} samples and {len(real)} of data"
         raise ValueError(f"eval: figures of unequal n cannot be compared, got {got}; --n {few} takes so many of each")
     maps = {name: find_features(name, real if known is None else known, where) for name in names}
-    result = metrics.evaluate(made, real, maps, known, n, seed, batch, progress=True)
+    with bars() as progress:
+        task = progress.add_task("comparing, batches of images", total=None)
+        counted = {name: counting(map_, lambda: progress.advance(task)) for name, map_ in maps.items()}
+        result = metrics.evaluate(made, real, counted, known, n, seed, batch)
     show(result, f"{result.n} samples of {samples} against {result.n} of {data}")
     if result.groups == 0:
         say(f"No floor: it takes another {result.n} real samples, in DATA or --train (or a smaller --n).")

@@ -1,7 +1,7 @@
 """Distances between sets of samples."""
 
 from headstart.metrics.dino import Dinov2Features
-from headstart.metrics.evaluation import Evaluation, Figure, evaluate
+from headstart.metrics.evaluation import Evaluation, Evaluator, Figure, evaluate
 from headstart.metrics.features import GradientFeatures
 from headstart.metrics.frechet import Moments, Statistics, frechet_distance, statistics
 from headstart.metrics.inception import InceptionFeatures
@@ -14,6 +14,7 @@ from headstart.metrics.wasserstein import MaxSliced, max_sliced_wasserstein, sli
 __all__ = [
     "Dinov2Features",
     "Evaluation",
+    "Evaluator",
     "Figure",
     "GradientFeatures",
     "InceptionFeatures",
