@@ -1,4 +1,4 @@
-"""The command line: `headstart doctor | demo | fit | plan | sample | eval`. One command a file."""
+"""The command line: `headstart doctor | demo | fit | plan | sample | eval | recipe`. One command a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from headstart.cli.doctor import doctor
 from headstart.cli.evaluate import evaluate
 from headstart.cli.fit import fit
 from headstart.cli.plan import plan
+from headstart.cli.recipe import recipe
 from headstart.cli.sample import sample
 
 app = typer.Typer(
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (doctor, demo, fit, plan, sample):
+for command in (doctor, demo, fit, plan, sample, recipe):
     app.command()(command)
 app.command("eval")(evaluate)
 
