@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headstart.recipes.network import Bench
 
 NAMES = ("ffhq64", "imagenet512")
-TRIAL = {"n": 48, "seeds": 2, "part": 24, "components": 2}
+TRIAL = {"n": 32, "seeds": 2, "part": 16, "components": 2}
 
 
 def show(table: dict[str, Any]) -> None:

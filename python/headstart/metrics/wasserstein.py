@@ -20,7 +20,7 @@ from headstart import ops
 
 CHUNK_BYTES = 2**27
 WHOLE_BYTES = 2**30  # up to here samples become float64 once, beyond it a chunk at a time
-FULL_AXES = 1024  # more coordinates than this, and the axes are found without their covariances
+FULL_AXES = 256  # more coordinates than this, and the axes are found without their covariances
 
 
 class MaxSliced(NamedTuple):
@@ -107,11 +107,11 @@ def sliced_wasserstein(
 def ascend(x: Tensor, y: Tensor, v: Tensor, bulk: tuple[float, float] = (0.0, 1.0)) -> Tensor:
     """Next directions: each `v` moved halfway to `M v / |M v|`, `M` the second moment of coupled differences."""
     left, right, mass = (part.to(x.device) for part in coupling(len(x), len(y), bulk))
+    near, far = project(x, v).argsort(0)[left].T, project(y, v).argsort(0)[right].T
     turned = []
-    for one in v:
-        near, far = project(x, one[None])[:, 0].argsort()[left], project(y, one[None])[:, 0].argsort()[right]
+    for one, *order in zip(v, near, far, strict=True):
         pull = torch.zeros_like(one)
-        for i, j, weight in zip(*(part.split(rows_of(x)) for part in (near, far, mass)), strict=True):
+        for i, j, weight in zip(*(part.split(rows_of(x)) for part in (*order, mass)), strict=True):
             difference = x[i].double() - y[j].double()
             pull += difference.T @ (weight * (difference @ one))
         turned.append(one + pull / pull.norm().clamp_min(1e-300))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +57,7 @@ def load(path: Path, n: int) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as file:
             samples = file["arr_0"]
-    except (ValueError, OSError, KeyError, EOFError) as error:
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged ({error}); delete it, and it is drawn again") from None
     if len(samples) != n:
         raise DataError(f"{path}: must hold {n} samples, got {len(samples)}; delete it, and it is drawn again")

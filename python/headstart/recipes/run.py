@@ -97,7 +97,7 @@ def settings_of(job: Job) -> dict[str, Any]:
 
 
 def divide(data: Dataset, n: int) -> tuple[Dataset, Tensor]:
-    """What the start is fitted on, and held-out samples: the reference and, where there are enough, a floor's groups."""
+    """What the start is fitted on, and held-out samples: the reference and, where enough, a floor's groups."""
     order = torch.randperm(len(data.images), generator=torch.Generator().manual_seed(0)).to(data.images.device)
     count = max(n, min(4 * n, int(RESERVE * len(order))))
     kept = order[count:]
