@@ -16,6 +16,8 @@ FORBIDDEN = {
     "fitting": ["headstart.solver", "headstart.sample", "headstart.cli"],
     "ops": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.denoiser", "headstart.grid"],
     "metrics": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.cli"],
+    "data": ["headstart.initializer", "headstart.fitting", "headstart.sample", "headstart.metrics", "headstart.cli"],
+    "recipes": ["headstart.cli"],
     "sample.py": ["headstart.fitting", "headstart.cli", "headstart.sampler"],
     "sampler.py": ["headstart.fitting", "headstart.cli", "headstart.sample"],
     "request.py": ["headstart.fitting", "headstart.cli", "headstart.sample", "headstart.descent"],
