@@ -71,7 +71,7 @@ def draw(place: Path, *arguments: object, attribute: str = "denoise", code: int 
     return call("sample", "--denoiser", denoiser, "--start", "start.safetensors", *arguments, code=code)
 
 
-@pytest.mark.parametrize("command", ["", "doctor", "demo", "fit", "plan", "sample"])
+@pytest.mark.parametrize("command", ["", "doctor", "demo", "fit", "plan", "sample", "eval", "recipe"])
 def test_help(command: str) -> None:
     text = call(*command.split(), "--help")
     assert "Usage" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,15 +13,20 @@ from headstart import ops, zoo
 from headstart.initializer import Empirical
 from headstart.metrics import (
     GradientFeatures,
+    Moments,
     Statistics,
     frechet_distance,
+    kernel_distance,
     max_sliced_wasserstein,
     memorization,
+    neighbour_sheet,
+    neighbours,
     sliced_wasserstein,
     statistics,
     tail_ratios,
 )
-from headstart.metrics.wasserstein import coupling, directions
+from headstart.metrics.wasserstein import coupling, directions, unequal_axes
+from headstart.output import to_bytes
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -152,6 +158,11 @@ def test_statistics_do_not_depend_on_the_batch() -> None:
         ),
         (lambda: memorization(normal(3, 2), normal(3, 4), normal(100, 2)), "y must be"),
         (lambda: GradientFeatures.fit(torch.zeros(9, 1, 8, 8)), "N > 32"),
+        (lambda: kernel_distance(normal(4, 2), normal(4, 3)), r"\[4, 2\] and \[4, 3\]"),
+        (lambda: kernel_distance(normal(4, 2), normal(4, 2), subset=3), "half the smaller set, 2, got 3"),
+        (lambda: kernel_distance(normal(4, 2), torch.full((4, 2), math.inf)), "finite"),
+        (lambda: neighbours(normal(4, 2), normal(3, 2), 4), "count"),
+        (lambda: statistics([normal(4, 2), normal(4, 3)]), r"must be \[B, 2\]"),
     ],
 )
 def test_wrong_input_is_named(call: object, message: str) -> None:
@@ -195,3 +206,88 @@ def test_memorization_does_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPat
     whole = memorization(fresh, train, heldout)
     monkeypatch.setattr("headstart.metrics.neighbour.CHUNK_BYTES", 8 * 50 * 7)
     assert torch.equal(memorization(fresh, train, heldout).samples, whole.samples)
+
+
+@pytest.mark.parametrize(("n", "m", "shift"), [(30, 30, 0.0), (30, 50, 0.0), (30, 50, 0.5)])
+def test_kernel_distance_is_unbiased_and_knows_its_error(n: int, m: int, shift: float) -> None:
+    """Draws from two laws on five points each, whose distance is a finite sum."""
+    points, runs = normal(5, 3), 300
+    p, q = points, points + shift
+    kernel = [(a @ b.T / 3 + 1).pow(3).mean() for a, b in ((p, p), (q, q), (p, q))]
+    generator = torch.Generator().manual_seed(0)
+    found = [
+        kernel_distance(*(law[torch.randint(5, (size,), generator=generator)] for law, size in ((p, n), (q, m))))
+        for _ in range(runs)
+    ]
+    values = torch.tensor([one.value for one in found]).double()
+    spread = float(values.std())
+    assert abs(float(values.mean() - (kernel[0] + kernel[1] - 2 * kernel[2]))) < 4 * spread / math.sqrt(runs)
+    error = math.sqrt(sum(one.error**2 for one in found) / runs)
+    assert 0.85 * spread < error < 1.6 * spread
+
+
+def test_kernel_distance_in_subsets_and_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = normal(90, 6), normal(100, 6, seed=1) + 0.3
+    full, parts = kernel_distance(x, y), kernel_distance(x, y, subset=30)
+    assert abs(full.value - parts.value) < 3 * (full.error + parts.error)
+    assert parts == kernel_distance(x, y, subset=30)
+    assert parts != kernel_distance(x, y, subset=30, seed=1)
+    monkeypatch.setattr("headstart.metrics.kernel.CHUNK_BYTES", 8 * 100 * 7)
+    assert kernel_distance(x, y) == pytest.approx(full, rel=1e-12)
+
+
+def test_moments_of_a_stream_far_from_zero() -> None:
+    """A mean of 1e6 and a variance of 1: squares of the values would leave no digits."""
+    x = normal(1000, 4)
+    streamed = statistics(iter((x + 1e6).split(7)))
+    torch.testing.assert_close(streamed.covariance, torch.cov(x.T), rtol=1e-8, atol=1e-9)
+    assert streamed.n == 1000
+    moments = Moments()
+    moments.add(x[:0])
+    moments.add(x)
+    assert torch.allclose(moments.statistics().mean, x.mean(0))
+
+
+@pytest.mark.parametrize("chunk", [2**27, 8 * 50 * 7])
+def test_distances_do_not_depend_on_the_chunk(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = normal(200, 50).float(), 1.2 * normal(150, 50, seed=1).float()
+    whole = sliced_wasserstein(x, y), max_sliced_wasserstein(x, y, steps=4)
+    monkeypatch.setattr("headstart.metrics.wasserstein.CHUNK_BYTES", chunk)
+    monkeypatch.setattr("headstart.metrics.wasserstein.WHOLE_BYTES", 0)
+    assert sliced_wasserstein(x, y) == pytest.approx(whole[0], rel=1e-12)
+    assert max_sliced_wasserstein(x, y, steps=4).distance == pytest.approx(whole[1].distance, rel=1e-9)
+
+
+def test_unequal_axes_are_found_without_covariances(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = normal(300, 40), normal(300, 40, seed=1)
+    y[:, 3] *= 4
+    x[:, 17] *= 3
+    means = x.mean(0), y.mean(0)
+    exact = unequal_axes(x, y, means, 2)
+    monkeypatch.setattr("headstart.metrics.wasserstein.FULL_AXES", 8)
+    found = unequal_axes(x, y, means, 2)
+    assert torch.allclose((exact * found).sum(1).abs(), torch.ones(2).double(), atol=1e-6)
+    assert found.abs().argmax(1).tolist() == [3, 17]
+
+
+def test_neighbours_are_the_nearest_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, fresh = normal(80, 3, 2), normal(20, 3, 2, seed=1)
+    fresh[4] = train[33]
+    monkeypatch.setattr("headstart.metrics.wasserstein.CHUNK_BYTES", 8 * 6 * 30)  # the search goes in three parts
+    found = neighbours(fresh, train, 5)
+    brute = (fresh.flatten(1)[:, None] - train.flatten(1)).norm(dim=2)
+    assert torch.equal(found.indices, brute.argsort(1)[:, :5])
+    torch.testing.assert_close(found.distance, brute.sort(1).values[:, :5])
+    assert (found.indices[4, 0], found.distance[4, 0]) == (33, 0)
+
+
+def test_neighbour_sheet_shows_copies_first() -> None:
+    train = zoo.images("fashion")[0][:60]
+    samples = torch.cat([train[:3] * 0.5, train[7:8]])
+    sheet = neighbour_sheet(samples, train, columns=2, count=2)
+    assert sheet.shape == (3 * 30 + 2, 2 * 30 + 2, 1)
+    pixels = to_bytes(train[7:8])[0]
+    assert np.array_equal(sheet[2:30, 2:30], pixels)  # the sample nearest to a training image
+    assert np.array_equal(sheet[32:60, 2:30], pixels)  # and that image below it
+    with pytest.raises(ValueError, match="must be images"):
+        neighbour_sheet(train.flatten(1), train.flatten(1))

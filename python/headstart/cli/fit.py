@@ -128,7 +128,12 @@ def read_count(text: str | None) -> int | Literal["auto"] | None:
 
 @guarded
 def fit(
-    data: Annotated[str, typer.Argument(help="Folder of images, .npy, .npz, .pt or idx file, or zoo:fashion.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Folder or zip of images or EDM2 latents, .npy, .npz, .pt, .safetensors, idx, zoo:fashion."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="File to write (safetensors).")] = Path("start.safetensors"),
     family: Annotated[str, typer.Option(help=f"One of {', '.join(FAMILIES)}.")] = "gmm",
     components: Annotated[
@@ -141,9 +146,13 @@ def fit(
     checkpoint: Annotated[Path | None, typer.Option(help="File that a flow's training resumes from.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fit.")] = 0,
     max_iter: Annotated[int, typer.Option(min=1, help="Most passes of EM.")] = 100,
-    size: Annotated[int | None, typer.Option(min=1, help="Crop and resize a folder's images to this side.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Crop and resize images to this side.")] = None,
     labels: Annotated[bool, typer.Option(help="Learn classes where the data have labels.")] = True,
     label: Annotated[int | None, typer.Option(min=0, help="Fit on this class alone.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Fit on these: 3,7 or a JSON file with a list.")] = None,
+    latent_seed: Annotated[
+        int | None, typer.Option(min=0, help="Draw EDM2 latents around their means with this seed; default: means.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Fit a start to DATA (a mixture, or a flow at one sigma) and write it to one safetensors file."""
@@ -151,10 +160,11 @@ def fit(
     require_seed(seed)
     options = Options(read_count(components), rank, max_iter, sigma, noise, epochs, checkpoint, seed)
     require_family(family, options)
-    from headstart.data import read_dataset
+    from headstart.data import read_classes, read_dataset
 
     where = find_device(device)
-    dataset = read_dataset(data, size)
+    kept = None if classes is None else read_classes(classes)
+    dataset = read_dataset(data, size, kept, latent_seed, progress=True)
     if label is not None:
         dataset = dataset.only(label)
     known = dataset.labels if labels else None

@@ -6,7 +6,7 @@ Bytes become float32 `[N, C, H, W]` in [-1, 1] (`x / 127.5 - 1`); floating array
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,21 @@ class Dataset(NamedTuple):
             raise DataError(f"data: no sample has label {label}; labels are {self.labels.unique().tolist()[:20]}")
         return Dataset(self.images[chosen])
 
+    def choose(self, classes: Collection[int] | None) -> Dataset:
+        """The samples of some classes, with their labels; all for None.
+
+        Raises:
+            DataError: no labels, or no sample of those classes.
+        """
+        if classes is None:
+            return self
+        if self.labels is None:
+            raise DataError("data: classes were asked for, but the data have no labels")
+        chosen = torch.isin(self.labels, torch.tensor(sorted(classes)))
+        if not chosen.any():
+            raise DataError(f"data: no sample has a label among {sorted(classes)[:20]}")
+        return Dataset(self.images[chosen], self.labels[chosen], self.classes)
+
 
 def to_samples(array: np.ndarray | Tensor, name: str, channels_first: bool = False) -> Tensor:
     """Samples `[N, *shape]`, float32, of an array of bytes or floats.
@@ -74,7 +89,7 @@ def to_samples(array: np.ndarray | Tensor, name: str, channels_first: bool = Fal
         raise DataError(f"{name}: bytes must be images [N, H, W], [N, H, W, C] or [N, C, H, W], got {shape}")
     elif shape[3] in CHANNELS and not (channels_first and shape[1] in CHANNELS):
         x = x.permute(0, 3, 1, 2)
-    return (x.float() / 127.5 - 1).contiguous()
+    return x.contiguous().float().div_(127.5).sub_(1)
 
 
 def to_labels(array: np.ndarray | Tensor, n: int, name: str) -> Tensor:

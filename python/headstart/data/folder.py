@@ -1,73 +1,70 @@
-"""Reading folders of images."""
+"""Reading whole folders and zip files of images or latents, at once or a batch at a time."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from headstart.data.dataset import DataError, Dataset, to_samples
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
-
-
-def read_image(path: Path, size: int | None = None) -> np.ndarray:
-    """uint8 `[H, W, C]` of one image file (8 bits; grey, palette, RGB or RGBA), upright.
-
-    Args:
-        path: the file.
-        size: None, or the side of a square the centre of the image is cropped and resized to.
-
-    Raises:
-        DataError: a file that cannot be read, or an image of another mode.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as opened:
-                image = ImageOps.exif_transpose(opened)
-                mode = "RGBA" if image.mode == "P" and "transparency" in image.info else MODES.get(image.mode)
-                if mode is None:
-                    raise DataError(f"{path}: image mode must be one of {', '.join(MODES)}, got {image.mode}")
-                image = image.convert(mode)
-    except DataError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable image ({str(error).split(chr(10))[0]})") from None
-    if size is not None:
-        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-    pixels = np.asarray(image)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+from headstart.data.image import describe
+from headstart.data.member import Archive, Folder, Members
+from headstart.progress import track
 
 
-def read_folder(folder: Path, size: int | None = None) -> Dataset:
-    """Images of a folder and its subfolders, in order of their names; where all lie in subfolders, these are classes.
+def open_members(
+    path: Path, size: int | None = None, classes: Collection[int] | None = None, seed: int | None = None
+) -> Members:
+    """The members of a folder or zip file, none of them read yet; arguments as `Members`."""
+    return Members(Folder(path) if path.is_dir() else Archive(path), size, classes, seed)
+
+
+def batches(members: Members, batch: int) -> Iterator[Dataset]:
+    """The members `batch` at a time, checked against the first.
 
     Raises:
-        DataError: no images, an unreadable image, or images of different sizes or numbers of channels.
+        DataError: a member that cannot be read, or of another size, number of channels or type than the first.
     """
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not paths:
-        raise DataError(f"{folder}: no images in this folder (looked for {', '.join(sorted(SUFFIXES))})")
-    first = read_image(paths[0], size)
-    pixels = np.empty((len(paths), *first.shape), dtype=np.uint8)
-    for index, path in enumerate(paths):
-        image = read_image(path, size)
-        if image.shape != first.shape:
-            hint = "" if image.shape[:2] == first.shape[:2] else "; --size makes them equal"
-            expected, got = ("x".join(map(str, part.shape)) for part in (first, image))
-            raise DataError(f"{path}: image is {got} (height x width x channels), {paths[0].name} is {expected}{hint}")
-        pixels[index] = image
-    places = [path.relative_to(folder).parts for path in paths]
-    classes = tuple(sorted({place[0] for place in places if len(place) > 1}))
-    if len(classes) < 2 or any(len(place) == 1 for place in places):
-        return Dataset(to_samples(pixels, str(folder)))
-    return Dataset(to_samples(pixels, str(folder)), torch.tensor([classes.index(p[0]) for p in places]), classes)
+    first = members[0]
+    for begin in range(0, len(members), batch):
+        end = min(begin + batch, len(members))
+        held = np.empty((end - begin, *first.shape), dtype=first.dtype)
+        for index in range(begin, end):
+            sample = members[index]
+            require_alike(sample, first, f"{members.place.path}/{members.names[index]}", members.names[0])
+            held[index - begin] = sample
+        labels = None if members.labels is None else torch.tensor(members.labels[begin:end])
+        yield Dataset(to_samples(held, str(members.place.path)), labels, members.classes)
+
+
+def require_alike(sample: np.ndarray, first: np.ndarray, name: str, first_name: str) -> None:
+    """One line for the sample that differs from the first."""
+    if sample.shape == first.shape and sample.dtype == first.dtype:
+        return
+    if sample.dtype != np.uint8 or first.dtype != np.uint8:
+        raise DataError(f"{name}: is {describe(sample)}, but {first_name} is {describe(first)}")
+    form, others = "(height x width x channels)", describe(first)
+    if sample.shape[-1] != first.shape[-1]:
+        raise DataError(f"{name}: image is {describe(sample)} {form}, {first_name} is {others}; channels must be equal")
+    sizes = [words.partition(",")[0] for words in (describe(sample), others)]
+    raise DataError(f"{name}: image is {sizes[0]} {form}, {first_name} is {sizes[1]}; --size makes them equal")
+
+
+def read_members(members: Members, batch: int = 256, progress: bool = False) -> Dataset:
+    """All members as one data set, `Dataset` in memory.
+
+    Raises:
+        DataError: as `batches`.
+    """
+    images, done = None, 0
+    with track("reading", -(-len(members) // batch), progress) as advance:
+        for part in batches(members, batch):
+            if images is None:
+                images = torch.empty(len(members), *part.images.shape[1:])
+            images[done : done + len(part.images)] = part.images
+            done += len(part.images)
+            advance()
+    assert images is not None
+    return Dataset(images, None if members.labels is None else torch.tensor(members.labels), members.classes)

@@ -1,21 +1,26 @@
-"""Reading npy, npz and pt files, and whatever else a data set comes as, by its name."""
+"""Reading npy, npz, pt and safetensors files, and whatever else a data set comes as, by its name."""
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from headstart.data.dataset import DataError, Dataset, from_arrays
-from headstart.data.folder import read_folder
+from headstart.data.folder import batches, open_members, read_members
 from headstart.data.idx import read_idx_pair
+
+START = "headstart"  # metadata of a start's file
+SOURCES = "a folder or zip file of images, .npy, .npz, .pt, .safetensors or idx file, or zoo:fashion"
 
 
 def read_numpy(path: Path) -> Dataset:
@@ -52,12 +57,44 @@ def read_torch(path: Path) -> Dataset:
     return from_arrays(arrays, str(path), channels_first=True)
 
 
-def read_dataset(source: str | Path, size: int | None = None) -> Dataset:
+def read_safetensors(path: Path) -> Dataset:
+    """Data set from a safetensors file of samples, and labels where there are any."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            if START in (file.metadata() or {}):
+                raise DataError(f"{path}: holds a start, not samples; `headstart sample` makes samples from it")
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise DataError(f"{path}: not a readable .safetensors file, or cut short ({error})") from None
+    return from_arrays(arrays, str(path), channels_first=True)
+
+
+def read_file(path: Path) -> Dataset:
+    """Data set from a file of arrays, by its suffix."""
+    if path.suffix in (".npy", ".npz"):
+        return read_numpy(path)
+    if path.suffix in (".pt", ".pth"):
+        return read_torch(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if "idx" in path.name or path.name.endswith("ubyte") or path.suffix == ".gz":
+        return read_idx_pair(path)
+    raise DataError(f"{path}: data must be {SOURCES}")
+
+
+def read_dataset(
+    source: str | Path, size: int | None = None, classes: Collection[int] | None = None,
+    latent_seed: int | None = None, progress: bool = False,
+) -> Dataset:  # fmt: skip
     """The data set at `source`.
 
     Args:
-        source: folder of images, .npy, .npz or .pt file, idx file (gzipped or not), or "zoo:fashion".
-        size: for folders, the side of a square every image is cropped and resized to.
+        source: folder or zip file of images (EDM's with `dataset.json` too) or EDM2 latents, .npy, .npz, .pt or
+            .safetensors file, idx file (gzipped or not), or "zoo:fashion".
+        size: for images in folders and zip files, the side of a square every image is cropped and resized to.
+        classes: labels to keep, None for all; of folders and zip files the others are not even read.
+        latent_seed: for EDM2 latents, see `Members`.
+        progress: show a bar.
 
     Raises:
         DataError: anything that cannot be read as said above.
@@ -66,20 +103,53 @@ def read_dataset(source: str | Path, size: int | None = None) -> Dataset:
         from headstart import zoo
 
         try:
-            return Dataset(*zoo.images(str(source).removeprefix("zoo:")))
+            return Dataset(*zoo.images(str(source).removeprefix("zoo:"))).choose(classes)
+        except DataError:
+            raise
         except ValueError as error:
             raise DataError(str(error)) from None
     path = Path(source)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    if path.is_dir():
-        return read_folder(path, size)
+    if path.is_dir() or path.suffix == ".zip":
+        return read_members(open_members(path, size, classes, latent_seed), progress=progress)
     if size is not None:
-        raise DataError(f"{path}: --size is for folders of images")
-    if path.suffix in (".npy", ".npz"):
-        return read_numpy(path)
-    if path.suffix in (".pt", ".pth"):
-        return read_torch(path)
-    if "idx" in path.name or path.name.endswith("ubyte") or path.suffix == ".gz":
-        return read_idx_pair(path)
-    raise DataError(f"{path}: data must be a folder of images, .npy, .npz, .pt or idx file, or zoo:fashion")
+        raise DataError(f"{path}: --size is for folders and zip files of images")
+    return read_file(path).choose(classes)
+
+
+def stream(source: str | Path, batch: int = 256, size: int | None = None) -> Iterator[Dataset]:
+    """The data set at `source` a batch at a time: folders and zip files are never held whole.
+
+    Args:
+        source, size: as in `read_dataset`.
+        batch: samples at a time.
+
+    Raises:
+        DataError: as `read_dataset`, when its place is reached.
+    """
+    path = Path(source)
+    if path.is_dir() or (path.suffix == ".zip" and path.exists()):
+        yield from batches(open_members(path, size), batch)
+        return
+    whole = read_dataset(source, size)
+    for begin in range(0, len(whole.images), batch):
+        labels = None if whole.labels is None else whole.labels[begin : begin + batch]
+        yield Dataset(whole.images[begin : begin + batch], labels, whole.classes)
+
+
+def read_classes(text: str) -> tuple[int, ...]:
+    """Labels from `3,7` or from a JSON file with a list of numbers.
+
+    Raises:
+        DataError: neither.
+    """
+    try:
+        listed = json.loads(Path(text).read_bytes()) if text.endswith(".json") else [int(p) for p in text.split(",")]
+    except OSError as error:
+        raise DataError(f"{text}: {error.strerror}") from None
+    except ValueError:
+        raise DataError(f"{text}: classes must be numbers with commas, or a JSON file with a list of them") from None
+    if not isinstance(listed, list) or not listed or any(type(one) is not int or one < 0 for one in listed):
+        raise DataError(f"{text}: classes must be a list of numbers from 0 on, not empty")
+    return tuple(listed)

@@ -8,7 +8,7 @@ biased upwards by about `1 / n`: compare them at the same n only, with a real-ag
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -23,29 +23,74 @@ class Statistics(NamedTuple):
     n: int
 
 
-def statistics(images: Tensor, features: Callable[[Tensor], Tensor] | None = None, batch: int = 256) -> Statistics:
-    """Feature statistics of `images`.
+class Moments:
+    """Statistics of rows that come a batch at a time, and are not kept.
+
+    Batches are joined by `S = S_a + S_b + n_a n_b / n (m_a - m_b) (m_a - m_b)^T`, so nothing cancels, whatever the
+    mean ("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", Chan, Golub, LeVeque, 1979).
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.mean = torch.zeros(0, dtype=torch.float64)
+        self.scatter = torch.zeros(0, 0, dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """Takes in `rows` `[B, F]`.
+
+        Raises:
+            ValueError: rows of another rank or number of features, or not finite.
+        """
+        if rows.ndim != 2 or (self.n and rows.shape[1] != len(self.mean)):
+            raise ValueError(f"statistics: features must be [B, {len(self.mean) or 'F'}], got {list(rows.shape)}")
+        if not rows.isfinite().all():
+            raise ValueError("statistics: features must be finite, got NaN or infinity")
+        if len(rows) == 0:
+            return
+        rows = rows.detach().double()
+        mean = rows.mean(0)
+        centred = rows - mean
+        scatter, mean = (centred.T @ centred).cpu(), mean.cpu()
+        if self.n == 0:
+            self.n, self.mean, self.scatter = len(rows), mean, scatter
+            return
+        total, gap = self.n + len(rows), mean - self.mean
+        self.scatter += scatter + torch.outer(gap, gap) * (self.n * len(rows) / total)
+        self.mean += gap * (len(rows) / total)
+        self.n = total
+
+    def statistics(self) -> Statistics:
+        """What was taken in so far.
+
+        Raises:
+            ValueError: fewer than two rows.
+        """
+        if self.n < 2:
+            raise ValueError(f"statistics: images must hold at least 2 samples, got {self.n}")
+        return Statistics(self.mean.clone(), self.scatter / (self.n - 1), self.n)
+
+
+def statistics(
+    images: Tensor | Iterable[Tensor], features: Callable[[Tensor], Tensor] | None = None, batch: int = 256
+) -> Statistics:
+    """Feature statistics of `images`, streamed: neither all images nor all features need be in memory.
 
     Args:
-        images: `[N, *shape]`, N >= 2.
+        images: `[N, *shape]`, N >= 2, or batches `[B, *shape]` from anywhere.
         features: maps `[B, *shape]` to `[B, F]`; None: the flattened images themselves.
-        batch: images per call of `features`.
+        batch: images per call of `features`, where `images` is a tensor.
 
     Raises:
         ValueError: fewer than two images, features of another rank than 2, or features that are not finite.
     """
-    if len(images) < 2:
-        raise ValueError(f"statistics: images must hold at least 2 samples, got {len(images)}")
-    with torch.no_grad():
-        parts = [features(part) if features else part.flatten(1) for part in images.split(batch)]
-    rows = torch.cat([part.detach().double().cpu() for part in parts])
-    if rows.ndim != 2 or len(rows) != len(images):
-        raise ValueError(f"statistics: features must be [{len(images)}, F], got {list(rows.shape)}")
-    if not rows.isfinite().all():
-        raise ValueError("statistics: features must be finite, got NaN or infinity")
-    mean = rows.mean(0)
-    centred = rows - mean
-    return Statistics(mean, centred.T @ centred / (len(rows) - 1), len(rows))
+    moments = Moments()
+    for part in images.split(batch) if isinstance(images, Tensor) else images:
+        with torch.no_grad():
+            rows = features(part) if features else part.flatten(1)
+        if rows.ndim != 2 or len(rows) != len(part):
+            raise ValueError(f"statistics: features must be [{len(part)}, F], got {list(rows.shape)}")
+        moments.add(rows)
+    return moments.statistics()
 
 
 def frechet_distance(p: Statistics, q: Statistics) -> float:

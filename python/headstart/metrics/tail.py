@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from headstart.metrics.wasserstein import flatten
+from headstart.metrics.wasserstein import flatten, project
 
 LEVELS = (0.9, 0.99, 0.999, 0.9999)
 LEAST = 10  # points beyond a quantile for it to be given
@@ -24,7 +25,7 @@ def tail_ratios(x: Tensor, y: Tensor, direction: Tensor, levels: tuple[float, ..
     x, y = flatten("tail_ratios", x, y)
     if tuple(direction.shape) != (x.shape[1],) or not float(direction.norm()) > 0:
         raise ValueError(f"tail_ratios: direction must be [{x.shape[1]}] and not 0, got {list(direction.shape)}")
-    along, other = x @ direction.to(x), y @ direction.to(y)
+    along, other = (project(part, direction[None].to(part.device, torch.float64))[:, 0] for part in (x, y))
     middle = other.median()
     reach, wanted = (along - middle).abs().sort().values, (other - middle).abs().sort().values
     few = min(len(x), len(y))

@@ -2,11 +2,11 @@
 
     SW2(p, q)^2 = E_v W2(v.x, v.y)^2,    maxSW2(p, q) = max_v W2(v.x, v.y),    |v| = 1
 
-In one dimension the optimal coupling is the sorted one, exact for unequal numbers of samples too. References: "Sliced
-and Radon Wasserstein Barycenters of Measures" (Bonneel, Rabin, Peyre, Pfister, 2015,
-https://doi.org/10.1007/s10851-014-0506-3); "Max-Sliced Wasserstein Distance and its Use for GANs" (Deshpande et al.,
-2019, https://arxiv.org/abs/1904.05877). Few samples from one law are already a distance apart: print that floor, at the
-same n, beside every figure.
+In one dimension the optimal coupling is the sorted one, exact for unequal numbers of samples too. Products of samples
+are float64, some rows at a time where there are many: samples stay on their device. References: "Sliced and Radon
+Wasserstein Barycenters of Measures" (Bonneel, Rabin, Peyre, Pfister, 2015, https://doi.org/10.1007/s10851-014-0506-3);
+"Max-Sliced Wasserstein Distance and its Use for GANs" (Deshpande et al., 2019, https://arxiv.org/abs/1904.05877). Few
+samples from one law are already a distance apart: print that floor, at the same n, beside every figure.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+
+CHUNK_BYTES = 2**27
+WHOLE_BYTES = 2**30  # up to here samples become float64 once, beyond it a chunk at a time
+FULL_AXES = 256  # more coordinates than this, and the axes are found without their covariances
 
 
 class MaxSliced(NamedTuple):
@@ -42,12 +46,23 @@ def coupling(n: int, m: int, bulk: tuple[float, float] = (0.0, 1.0)) -> tuple[Te
 
 
 def flatten(name: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """`x` and `y` as float64 `[N, D]`, `[M, D]`, checked."""
+    """`x` and `y` as `[N, D]`, `[M, D]`, checked; float64 where they are not too large."""
     if len(x) == 0 or len(y) == 0 or x.shape[1:] != y.shape[1:]:
         raise ValueError(f"{name}: y must be [M, *{list(x.shape[1:])}] like x, both not empty, got {list(y.shape)}")
-    if not (x.isfinite().all() and y.isfinite().all()):
+    x, y = x.detach().flatten(1), y.detach().flatten(1)
+    if not all(part.isfinite().all() for whole in (x, y) for part in whole.split(rows_of(whole))):
         raise ValueError(f"{name}: x and y must be finite, got NaN or infinity")
-    return x.double().flatten(1), y.double().flatten(1)
+    return tuple(part.double() if 8 * part.numel() <= WHOLE_BYTES else part for part in (x, y))  # type: ignore[return-value]
+
+
+def rows_of(x: Tensor) -> int:
+    """How many rows of `x` `[N, D]` are worked on at a time."""
+    return max(1, CHUNK_BYTES // (8 * x.shape[1]))
+
+
+def project(x: Tensor, v: Tensor) -> Tensor:
+    """`x v^T` `[N, V]`, float64, of `x` `[N, D]` and `v` `[V, D]` (float64)."""
+    return torch.cat([part.double() @ v.T for part in x.split(rows_of(x))])
 
 
 def check_bulk(name: str, bulk: tuple[float, float]) -> None:
@@ -60,7 +75,9 @@ def gaps(x: Tensor, y: Tensor, v: Tensor, bulk: tuple[float, float] = (0.0, 1.0)
     """`W2(v.x, v.y)^2` `[V]` along every row of `v` `[V, D]`; x `[N, D]`, y `[M, D]`."""
     left, right, mass = (part.to(x.device) for part in coupling(len(x), len(y), bulk))
     squares = [
-        (((x @ part.T).sort(0).values[left] - (y @ part.T).sort(0).values[right]).square() * mass[:, None]).sum(0)
+        ((project(x, part).sort(0).values[left] - project(y, part).sort(0).values[right]).square() * mass[:, None]).sum(
+            0
+        )
         for part in v.split(64)
     ]
     return torch.cat(squares)
@@ -84,19 +101,49 @@ def sliced_wasserstein(
     check_bulk("sliced_wasserstein", bulk)
     x, y = flatten("sliced_wasserstein", x, y)
     v = directions(projections, x.shape[1], seed) if v is None else v
-    return float(gaps(x, y, v.to(x), bulk).mean().sqrt())
+    return float(gaps(x, y, v.to(x.device, torch.float64), bulk).mean().sqrt())
 
 
 def ascend(x: Tensor, y: Tensor, v: Tensor, bulk: tuple[float, float] = (0.0, 1.0)) -> Tensor:
     """Next directions: each `v` moved halfway to `M v / |M v|`, `M` the second moment of coupled differences."""
     left, right, mass = (part.to(x.device) for part in coupling(len(x), len(y), bulk))
+    near, far = project(x, v).argsort(0)[left].T, project(y, v).argsort(0)[right].T
     turned = []
-    for one in v:
-        difference = x[(x @ one).argsort()[left]] - y[(y @ one).argsort()[right]]
-        pull = difference.T @ (mass * (difference @ one))
+    for one, *order in zip(v, near, far, strict=True):
+        pull = torch.zeros_like(one)
+        for i, j, weight in zip(*(part.split(rows_of(x)) for part in (*order, mass)), strict=True):
+            difference = x[i].double() - y[j].double()
+            pull += difference.T @ (weight * (difference @ one))
         turned.append(one + pull / pull.norm().clamp_min(1e-300))
     moved = torch.stack(turned)
     return moved / moved.norm(dim=1, keepdim=True).clamp_min(1e-300)
+
+
+def spread(x: Tensor, mean: Tensor, v: Tensor) -> Tensor:
+    """`S v^T` `[D, V]`, `S` the covariance of `x` `[N, D]` about `mean` `[D]`, never formed."""
+    parts = (part.double() - mean for part in x.split(rows_of(x)))
+    return sum((part.T @ (part @ v.T) for part in parts), torch.zeros_like(v.T)) / len(x)
+
+
+def unequal_axes(x: Tensor, y: Tensor, means: tuple[Tensor, Tensor], count: int) -> Tensor:
+    """`count` orthonormal directions `[count, D]` along which the variances of `x` and `y` differ most.
+
+    Eigenvectors of the difference of the covariances; of more than `FULL_AXES` coordinates, by twenty rounds of
+    subspace iteration, which finds them as far as they stand out.
+    """
+    dimension = x.shape[1]
+
+    def apply(v: Tensor) -> Tensor:
+        return spread(x, means[0], v) - spread(y, means[1], v)
+
+    if dimension <= FULL_AXES:
+        axes = torch.linalg.eigh(apply(torch.eye(dimension).to(means[0])))
+        return axes.eigenvectors.T[axes.eigenvalues.abs().argsort(descending=True)[:count]]
+    v = directions(3 * count, dimension).to(means[0])
+    for _ in range(20):
+        v = torch.linalg.qr(apply(v)).Q.T
+    axes = torch.linalg.eigh(v @ apply(v))
+    return (axes.eigenvectors.T @ v)[axes.eigenvalues.abs().argsort(descending=True)[:count]]
 
 
 def max_sliced_wasserstein(
@@ -121,12 +168,11 @@ def max_sliced_wasserstein(
     """
     check_bulk("max_sliced_wasserstein", bulk)
     x, y = flatten("max_sliced_wasserstein", x, y)
-    random = directions(projections, x.shape[1], seed).to(x)
-    shift = x.mean(0) - y.mean(0)
-    axes = torch.linalg.eigh(x.T.cov(correction=0).view(x.shape[1], -1) - y.T.cov(correction=0).view(y.shape[1], -1))
-    order = axes.eigenvalues.abs().argsort(descending=True)[:restarts]
+    random = directions(projections, x.shape[1], seed).to(x.device)
+    means = x.mean(0, dtype=torch.float64), y.mean(0, dtype=torch.float64)
+    shift = means[0] - means[1]
     best = gaps(x, y, random, bulk).argsort(descending=True)[:restarts]
-    v = torch.cat([random[best], axes.eigenvectors.T[order]])
+    v = torch.cat([random[best], unequal_axes(x, y, means, restarts)])
     if float(shift.norm()) > 0:
         v = torch.cat([v, shift[None] / shift.norm()])
     kept, value = v, gaps(x, y, v, bulk)

@@ -1,0 +1,125 @@
+"""`headstart recipe`: a published comparison on the user's network and data, and ours beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headstart.cli.common import console, find_device, guarded, require_folder, say
+from headstart.cli.evaluate import FEATURES, find_features
+
+if TYPE_CHECKING:
+    from headstart.recipes import Protocol
+    from headstart.recipes.network import Bench
+
+NAMES = ("ffhq64", "imagenet512")
+TRIAL = {"n": 32, "seeds": 2, "part": 16, "components": 2}
+
+
+def show(table: dict[str, Any]) -> None:
+    """Prints the table: mean over seeds, and the floor."""
+    from rich.table import Table
+
+    title = f"{table['protocol']}: {table['n']} samples a row, mean of {table['seeds']} seeds (floor: real samples)"
+    printed = Table(title=title)
+    first = table["rows"][0]["figures"]
+    chosen = [i for i, figure in enumerate(first) if not figure["metric"].startswith("tail")]
+    names = [f"{first[i]['metric']} {first[i]['features'].partition(':')[0]}".removesuffix(" samples") for i in chosen]
+    for name in ("start", "solver", "sigma_T", "NFE", *names):
+        printed.add_column(name, justify="left" if name in ("start", "solver") else "right")
+    for row in table["rows"]:
+        values = [f"{row['figures'][i]['value']:.4g}" for i in chosen]
+        printed.add_row(row["start"], row["solver"], f"{row['sigma']:g}", str(row["nfe"]), *values)
+    floors = [first[i]["floor"] for i in chosen]
+    printed.add_row("real samples", "floor", "", "", *("-" if x is None else f"{x:.4g}" for x in floors))
+    console.print(printed)
+
+
+def open_bench(
+    protocol: Protocol, checkpoint: Path | None, guide: Path | None, vae: Path | None, data: str | None,
+    classes: str | None, device: Any,
+) -> Bench:  # fmt: skip
+    """The network and data that the options name.
+
+    Raises:
+        ValueError: no checkpoint or no data.
+    """
+    from headstart.data import read_classes, read_dataset
+    from headstart.recipes.network import real_bench
+
+    if checkpoint is None or data is None:
+        raise ValueError("recipe: needs --checkpoint and --data (or --latents), or --smoke for a trial without them")
+    kept = None if classes is None else read_classes(classes)
+    dataset = read_dataset(data, classes=kept, latent_seed=0, progress=True)
+    return real_bench(protocol, checkpoint, guide, vae, dataset, device)
+
+
+def find_maps(names: list[str], bench: Bench, device: Any) -> dict[str, Any]:
+    """The feature maps, of pictures.
+
+    Raises:
+        ValueError: a map of pictures without a way to make them.
+    """
+    import torch
+
+    from headstart.recipes.network import on_pictures
+
+    maps: dict[str, Any] = {}
+    for name in names:
+        if name == "pixels":
+            maps[name] = None
+            continue
+        if not bench.decoded:
+            raise ValueError(f"--features: {name} takes images: latents need --vae")
+        some = torch.from_numpy(bench.decode(bench.data.images[:500])).permute(0, 3, 1, 2).to(device)
+        maps[name] = on_pictures(find_features(name, some.float() / 127.5 - 1, device), bench.decode)
+    return maps
+
+
+@guarded
+def recipe(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}.")],
+    out: Annotated[Path, typer.Option(help="Folder of everything; called again on it, a run goes on.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="The network: EDM's or EDM2's file.")] = None,
+    guide: Annotated[Path | None, typer.Option(help="The network that guides it.")] = None,
+    vae: Annotated[Path | None, typer.Option(help="Folder of the decoder of latents (diffusers).")] = None,
+    data: Annotated[str | None, typer.Option("--data", "--latents", help="Images or latents, as `fit` reads.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Only these: 3,7 or a JSON file with a list.")] = None,
+    features: Annotated[list[str] | None, typer.Option(help=f"Any of {', '.join(FEATURES)}; again for more.")] = None,
+    n: Annotated[int, typer.Option(min=2, help="Samples a row and seed; at most half the data.")] = 10_000,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
+    part: Annotated[int, typer.Option(min=1, help="Samples a file.")] = 500,
+    batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
+    components: Annotated[int | None, typer.Option(min=1, help="Of the mixture; default: from the data.")] = None,
+    smoke: Annotated[bool, typer.Option(help="Try the whole path: small random networks, shipped images.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Fit, plan, sample every start at every number of calls, score, draw; torchrun shares the samples out."""
+    if name not in NAMES:
+        raise ValueError(f"recipe: must be one of {', '.join(NAMES)}, got {name!r}")
+    require_folder(out)
+    rank, world = (int(os.environ.get(key, default)) for key, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    from headstart.recipes import PROTOCOLS, Job, run
+    from headstart.recipes.network import trial, trial_bench
+
+    local = os.environ.get("LOCAL_RANK")
+    where = find_device(f"cuda:{local}" if device == "cuda" and local else device)
+    protocol = PROTOCOLS[name]
+    if smoke:
+        protocol, (n, seeds, part, components) = trial(protocol), TRIAL.values()
+        bench = trial_bench(protocol, where)
+    else:
+        bench = open_bench(protocol, checkpoint, guide, vae, data, classes, where)
+    maps = find_maps(features or (["gradient"] if bench.decoded else []), bench, where)
+    files = {"checkpoint": checkpoint, "guide": guide, "vae": vae, "data": data, "classes": classes}
+    settings = {"smoke": smoke, **{key: None if value is None else str(value) for key, value in files.items()}}
+    job = Job(
+        protocol, bench.denoiser, bench.data, out, maps, bench.decode, n, seeds, part, batch, components, settings
+    )
+    table = run(job, rank, world, progress=rank == 0)
+    if table is not None:
+        show(table)
+        say(f"wrote {out}: start.safetensors, plans, samples, pictures, table.json")

@@ -1,0 +1,199 @@
+"""How near samples come to data: each figure beside the real-against-real floor at the same n."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from headstart.metrics.frechet import Statistics, frechet_distance, statistics
+from headstart.metrics.kernel import KernelDistance, kernel_distance
+from headstart.metrics.neighbour import LEVEL, memorization
+from headstart.metrics.tail import tail_ratios
+from headstart.metrics.wasserstein import max_sliced_wasserstein, sliced_wasserstein
+
+FLOORS = 3  # groups of real samples that a floor is the mean of, where there are as many
+KERNEL_SUBSET = 1000  # of the kernel distance, from five times as many samples on
+
+Features = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table.
+
+    Fields:
+        metric: `FD`, `KID`, `SWD`, `MaxSWD` (0 where laws agree), `tail q` (ratio of quantiles along MaxSWD's
+            direction, 1), `nearest` and `copies` (see `Memorization`: 1 and 0.01).
+        features: what it is taken on.
+        value: of the samples.
+        floor: the same of real samples, as many, in the samples' place: the mean over groups; None: too few are real.
+        error: standard error of `value`, where it is known.
+    """
+
+    metric: str
+    features: str
+    value: float
+    floor: float | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures, of `n` samples against `n` real ones; each floor is the mean over `groups` others of that size."""
+
+    figures: tuple[Figure, ...]
+    n: int
+    groups: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"n": self.n, "groups": self.groups, "figures": [asdict(figure) for figure in self.figures]}
+
+
+class Evaluator:
+    """Compares any number of sets of samples with one reference; what is real is worked on once.
+
+    Frechet distance and KID on every feature map; sliced and max-sliced Wasserstein distance and tails on the samples
+    themselves; with a training set, how near to it the samples lie. Figures of n samples depend on n, so both sides
+    have the same n; the floor's groups are real samples outside the reference, from `data` where there are n more,
+    else from `train`.
+
+    Args:
+        data: real samples `[M, *shape]`.
+        n: samples of each side, taken at random.
+        features: maps `[B, *shape]` to `[B, F]`, by name; None as a map: the flattened samples.
+        train: what the samples' law was learned from, `[T, *shape]`, apart from `data`.
+        seed: of the choice of n.
+        batch: samples per call of a feature map.
+
+    Raises:
+        ValueError: a training set of another shape, or n out of range.
+    """
+
+    def __init__(
+        self, data: Tensor, n: int, features: Mapping[str, Features | None] | None = None, train: Tensor | None = None,
+        seed: int = 0, batch: int = 64,
+    ) -> None:  # fmt: skip
+        if train is not None and train.shape[1:] != data.shape[1:]:
+            wanted, got = list(data.shape[1:]), list(train.shape[1:])
+            raise ValueError(f"evaluate: train must be of shape {wanted} each, like the data, got {got}")
+        if not 2 <= n <= len(data):
+            raise ValueError(f"evaluate: n must be from 2 to {len(data)}, got {n}")
+        self.n, self.seed, self.batch, self.train = n, seed, batch, train
+        self.reference, *self.real = islice(groups(data, n, seed), 1 + FLOORS)
+        self.trained = not self.real and train is not None  # then the floor's groups are part of the training set
+        if not self.real and train is not None:
+            self.real = list(islice(groups(train, n, seed), FLOORS))
+        self.maps = {name: self._learn(function) for name, function in (features or {}).items()}
+        self.sliced = mean([sliced_wasserstein(x, self.reference) for x in self.real])
+        self.largest = mean([max_sliced_wasserstein(x, self.reference).distance for x in self.real])
+        held = train is not None and n >= 1 / LEVEL
+        near = [] if self.trained or not held else [memorization(x, train, self.reference) for x in self.real]  # type: ignore[arg-type]
+        self.nearest, self.copies = mean([one.ratio for one in near]), mean([one.copies for one in near])
+
+    def _learn(self, function: Features | None) -> Known:
+        rows = describe(function, self.reference, self.batch)
+        reference = statistics(rows)
+        real = [describe(function, x, self.batch) for x in self.real]
+        frechet = mean([frechet_distance(statistics(x), reference) for x in real])
+        return Known(function, rows, reference, frechet, mean([kernel(x, rows).value for x in real]))
+
+    def __call__(self, samples: Tensor) -> Evaluation:
+        """All figures of samples `[N, *shape]`, at least `n`.
+
+        Raises:
+            ValueError: samples of another shape, not finite, or fewer than `n`.
+        """
+        if samples.shape[1:] != self.reference.shape[1:]:
+            wanted, got = list(self.reference.shape[1:]), list(samples.shape[1:])
+            raise ValueError(f"evaluate: samples must be of shape {wanted} each, like the data, got {got}")
+        if len(samples) < self.n:
+            raise ValueError(f"evaluate: n must be at most the number of samples {len(samples)}, got {self.n}")
+        x = next(groups(samples, self.n, self.seed))
+        figures = [figure for name, known in self.maps.items() for figure in self._features(name, known, x)]
+        figures += self._sliced(x)
+        if self.train is not None and self.n >= 1 / LEVEL:
+            near = memorization(x, self.train, self.reference)
+            figures.append(Figure("nearest", "samples", near.ratio, self.nearest))
+            figures.append(Figure("copies", "samples", near.copies, self.copies))
+        return Evaluation(tuple(figures), self.n, len(self.real))
+
+    def _features(self, name: str, known: Known, x: Tensor) -> list[Figure]:
+        rows = describe(known.function, x, self.batch)
+        distance, (value, error) = frechet_distance(statistics(rows), known.statistics), kernel(rows, known.rows)
+        return [Figure("FD", name, distance, known.frechet), Figure("KID", name, value, known.kernel, error)]
+
+    def _sliced(self, x: Tensor) -> list[Figure]:
+        """Sliced distances, and tails along the direction in which the samples are worst."""
+        largest = max_sliced_wasserstein(x, self.reference)
+        tails = [tail_ratios(part, self.reference, largest.direction) for part in (x, *self.real)]
+        figures = [
+            Figure("SWD", "samples", sliced_wasserstein(x, self.reference), self.sliced),
+            Figure("MaxSWD", "samples", largest.distance, self.largest),
+        ]
+        for level, ratio in tails[0].items():
+            figures.append(Figure(f"tail {level:g}", "samples", ratio, mean([tail[level] for tail in tails[1:]])))
+        return figures
+
+
+class Known(NamedTuple):
+    """A feature map with what it says of the reference `[n, F]`, and the floors on it."""
+
+    function: Features | None
+    rows: Tensor
+    statistics: Statistics
+    frechet: float | None
+    kernel: float | None
+
+
+def evaluate(
+    samples: Tensor, data: Tensor, features: Mapping[str, Features | None] | None = None, train: Tensor | None = None,
+    n: int | None = None, seed: int = 0, batch: int = 64,
+) -> Evaluation:  # fmt: skip
+    """Distances between samples and data, and the same distances between real samples; see `Evaluator`.
+
+    Args:
+        samples: `[N, *shape]`.
+        data, features, train, seed, batch: as in `Evaluator`.
+        n: samples taken of each side; None: all, which must be equally many.
+
+    Raises:
+        ValueError: other shapes, N and M unequal without `n`, fewer than `n`, or as the single distances.
+    """
+    if n is None and len(samples) != len(data):
+        few = min(len(samples), len(data))
+        got = f"{len(samples)} and {len(data)}"
+        raise ValueError(f"evaluate: samples and data must be equally many, got {got}; n = {few} takes so many of each")
+    if samples.shape[1:] != data.shape[1:]:  # before any work on the data
+        wanted, got = list(data.shape[1:]), str(list(samples.shape[1:]))
+        raise ValueError(f"evaluate: samples must be of shape {wanted} each, like the data, got {got}")
+    count = len(samples) if n is None else n
+    if count > len(samples):
+        raise ValueError(f"evaluate: n must be at most the number of samples {len(samples)}, got {count}")
+    return Evaluator(data, count, features, train, seed, batch)(samples)
+
+
+def groups(x: Tensor, n: int, seed: int) -> Iterator[Tensor]:
+    """Disjoint random groups of `n` rows."""
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    return (x[chosen.to(x.device)] for chosen in order.split(n) if len(chosen) == n)
+
+
+def describe(function: Features | None, x: Tensor, batch: int) -> Tensor:
+    """Features `[N, F]`."""
+    with torch.no_grad():
+        return torch.cat([function(part) if function else part.flatten(1) for part in x.split(batch)])
+
+
+def kernel(x: Tensor, y: Tensor) -> KernelDistance:
+    """Over all pairs where they are few, else in disjoint subsets."""
+    return kernel_distance(x, y, KERNEL_SUBSET if len(x) >= 5 * KERNEL_SUBSET else None)
+
+
+def mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

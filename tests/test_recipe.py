@@ -1,0 +1,202 @@
+"""Recipes end to end: every row, runs that go on where they were cut, the same samples however they are shared out."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import headstart as hs
+from headstart import ops
+from headstart.cli import app
+from headstart.data import DataError, Dataset
+from headstart.output import to_bytes
+from headstart.recipes import FFHQ64, IMAGENET512, PROTOCOLS, Job, Protocol, run
+from headstart.recipes.part import Part, parts
+
+TINY = Protocol("tiny", 1.0, 6, 4, 5.0, nfe=(4,), planned=())
+
+
+def data(n: int = 240) -> Dataset:
+    """Images `[n, 1, 4, 4]` around two patterns, which are their classes; zero is near one of them."""
+    labels = torch.arange(n) % 2
+    centre = torch.where(labels[:, None] == 0, -0.2, 0.9) * torch.linspace(0.5, 1, 16)
+    return Dataset((centre + 0.1 * ops.normal((n, 16), 0, 0, device="cpu")).view(n, 1, 4, 4), labels)
+
+
+class Exact:
+    """The denoiser of the law that the data are from, as far as a fit tells it."""
+
+    def __init__(self) -> None:
+        self.law: Any = hs.fit(data().images, 2, max_iter=20)
+        self.rows = 0
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+        self.rows += len(x)
+        return self.law.denoise(x, sigma)
+
+
+@pytest.fixture(scope="module")
+def exact() -> Exact:
+    return Exact()
+
+
+def job(out: Path, denoiser: Any, labels: bool = True, **others: Any) -> Job:
+    images = data() if labels else Dataset(data().images)
+    given: dict[str, Any] = {"features": {"pixels": None}, "n": 40, "seeds": 1, "part": 12, "components": 2} | others
+    return Job(TINY, denoiser, images, out, decode=to_bytes, **given)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=lambda protocol: protocol.name)
+def test_the_published_rows_and_ours_are_all_there(protocol: Protocol) -> None:
+    ways = protocol.ways()
+    heun = {way.start: way for way in ways if way.solver == "Heun"}
+    assert list(heun) == ["classic", "uninformed", "learned", "empirical"]
+    steps = 40 if protocol is FFHQ64 else 32
+    assert heun["classic"].calls == 2 * steps - 1
+    grid = heun["learned"].grid
+    assert grid is not None
+    assert (heun["learned"].calls, len(grid), grid[0], grid[-2], grid[-1]) == (39, 21, 7, pytest.approx(0.002), 0)
+    for start in heun:
+        assert [way.calls for way in ways if (way.start, way.solver) == (start, "DPM++ 2M")] == list(protocol.nfe)
+    assert [way.calls for way in ways if way.solver == "planned"] == list(protocol.planned)
+    assert (ways[-1].calls, ways[-1].sigma) == (0, 0)
+    assert len({way.slug for way in ways}) == len(ways)
+    assert (IMAGENET512.guidance, IMAGENET512.latents, FFHQ64.latents) == (1.9, True, False)
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 4), (8, 4), (3, 5)])
+def test_parts_cover_every_sample_once(n: int, size: int) -> None:
+    made = parts(["a", "b"], 2, n, size)
+    for slug in ("a", "b"):
+        for seed in (0, 1):
+            own = [part for part in made if (part.slug, part.seed) == (slug, seed)]
+            assert [i for part in own for i in range(part.offset, part.offset + part.n)] == list(range(n))
+    assert len({part.path(Path()) for part in made}) == len(made)
+
+
+def test_a_learned_start_scores_better_than_an_uninformed_one(tmp_path: Path, exact: Exact) -> None:
+    table = run(job(tmp_path, exact, seeds=2))
+    assert table is not None
+    assert json.loads((tmp_path / "table.json").read_text()) == table
+
+    def swd(start: str, solver: str) -> dict[str, float]:
+        (row,) = (row for row in table["rows"] if (row["start"], row["solver"]) == (start, solver))
+        return next(figure for figure in row["figures"] if figure["metric"] == "SWD")
+
+    learned = swd("learned", "DPM++ 2M")
+    assert learned["value"] < 0.7 * swd("uninformed", "DPM++ 2M")["value"]
+    assert learned["value"] < 3 * learned["floor"]
+    assert learned["spread"] > 0
+    assert swd("classic", "Heun")["floor"] == learned["floor"]
+    assert (tmp_path / "learned-heun-7.png").exists()
+    assert (tmp_path / "learned-heun-7-nearest.png").exists()
+
+
+def test_a_run_goes_on_where_it_was_cut(tmp_path: Path, exact: Exact) -> None:
+    run(job(tmp_path, exact))
+    whole = content(tmp_path)
+    lost = Part("learned-dpm++_2m-4", 0, 12, 12).path(tmp_path)
+    for path in (lost, tmp_path / "table.json", tmp_path / "scores" / "learned-dpm++_2m-4-seed0.json"):
+        path.unlink()
+    exact.rows = 0
+    run(job(tmp_path, exact))
+    assert exact.rows == 4 * 12  # the lost part alone
+    assert content(tmp_path) == whole
+    exact.rows = 0
+    run(job(tmp_path, exact))
+    assert exact.rows == 0
+
+
+def test_samples_do_not_depend_on_batch_or_processes(tmp_path: Path, exact: Exact) -> None:
+    run(job(tmp_path / "one", exact, batch=5))
+    first = threading.Thread(target=run, args=(job(tmp_path / "three", exact),), kwargs={"rank": 0, "world": 3})
+    first.start()
+    assert [run(job(tmp_path / "three", exact), rank, 3) for rank in (1, 2)] == [None, None]
+    first.join(60)
+    one, three = content(tmp_path / "one"), content(tmp_path / "three")
+    assert one.keys() == three.keys()
+    for name in one:
+        if name.startswith("samples"):
+            a, b = (np.load(tmp_path / place / name)["arr_0"] for place in ("one", "three"))
+            assert np.abs(a.astype(int) - b).max() <= 1  # rounding of a product of another size
+
+
+def test_classes_go_round(tmp_path: Path, exact: Exact) -> None:
+    run(job(tmp_path, exact, n=24, part=24, seeds=1))
+    with np.load(Part("learned_alone-none-0", 0, 0, 24).path(tmp_path)) as file:
+        bright = file["arr_0"].reshape(24, -1).mean(1) > 127
+    assert bright.tolist() == [False, True] * 12
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"n": 36}, "n is 40, not 36"),
+        ({"seeds": 3}, "seeds is 1, not 3"),
+        ({"components": 3}, "components is 2, not 3"),
+        ({"settings": {"checkpoint": "b.pkl"}}, "checkpoint is None, not 'b.pkl'"),
+        ({"labels": False}, "labels is True, not False"),
+        ({"n": 121}, "n must be at most half of the 240"),
+    ],
+)
+def test_another_run_is_not_mixed_in(tmp_path: Path, exact: Exact, others: dict[str, Any], message: str) -> None:
+    from headstart.recipes.part import claim
+    from headstart.recipes.run import settings_of
+
+    claim(tmp_path, settings_of(job(tmp_path, exact)))
+    with pytest.raises(ValueError, match=message):
+        run(job(tmp_path, exact, **others))
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
+
+
+def test_a_damaged_part_is_named(tmp_path: Path, exact: Exact) -> None:
+    run(job(tmp_path, exact, n=12, seeds=1))
+    lost = Part("classic-heun-11", 0, 0, 12).path(tmp_path)
+    lost.write_bytes(lost.read_bytes()[:50])
+    (tmp_path / "classic-heun-11.png").unlink()
+    with pytest.raises(DataError, match=r"seed0-00000000.npz: damaged .*delete it"):
+        run(job(tmp_path, exact, n=12, seeds=1))
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["recipe", *(str(part) for part in arguments)], env={"COLUMNS": "160"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_smoke_runs_the_whole_path(tmp_path: Path, name: str) -> None:
+    text = call(name, "--out", tmp_path / "out", "--smoke")
+    for word in ("classic", "uninformed", "learned", "empirical", "planned", "learned alone", "floor", "MaxSWD"):
+        assert word in text
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert len(table["rows"]) == 10
+    assert all(np.isfinite(figure["value"]) for row in table["rows"] for figure in row["figures"])
+    assert all(figure["floor"] is not None for row in table["rows"] for figure in row["figures"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["other"], "recipe: must be one of ffhq64, imagenet512, got 'other'"),
+        (["ffhq64"], "needs --checkpoint and --data"),
+        (["ffhq64", "--checkpoint", "a.pkl", "--data", "gone.zip"], "gone.zip: no such file"),
+        (["imagenet512", "--smoke", "--features", "gradient"], "latents need --vae"),
+    ],
+)
+def test_the_command_has_one_line_for_an_error(tmp_path: Path, arguments: list[str], message: str) -> None:
+    assert message in call(*arguments, "--out", tmp_path / "out", code=1)
+    assert not (tmp_path / "out").exists()
