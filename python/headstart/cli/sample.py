@@ -73,8 +73,8 @@ def find_guidance(
     """
     import headstart as hs
 
-    classes = getattr(getattr(network, "net", None), "classes", None)
-    if classes is None:
+    null = getattr(network, "null_label", getattr(getattr(network, "net", None), "classes", None))
+    if null is None:
         raise ValueError(f"--guidance: {name} has no known null class; give module:attribute of an hs.guided(...)")
     if label is None:
         raise ValueError("--guidance: needs a class to be drawn to, --label")
@@ -82,7 +82,7 @@ def find_guidance(
         raise ValueError(f"--guidance: must be a finite number of at least 0, got {weight}")
     if interval is not None and not 0 <= interval[0] < interval[1]:
         raise ValueError(f"--guidance-interval: must be LOW HIGH with 0 <= LOW < HIGH, got {interval}")
-    return hs.guided(network, weight, interval=interval or (0.0, math.inf), null={"label": classes})
+    return hs.guided(network, weight, interval=interval or (0.0, math.inf), null={"label": null})
 
 
 @guarded

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import headstart as hs
+from headstart.adapters import edm
 from headstart.data import Dataset
 from headstart.output import to_bytes
 from headstart.recipes.protocol import Protocol
 from headstart.zoo.network import UNet
 
 CLASSES = 10
-SCALED = ((5.81, 3.25, 0.12, -2.15), (4.17, 4.62, 3.71, 3.28), 0.5)  # EDM2's latents: raw mean and std, final std
 
 
 @dataclass(frozen=True)
@@ -33,20 +31,11 @@ class Bench:
     decoded: bool = True
 
 
-def adapter() -> Any:
-    """The adapter for EDM's files.
-
-    Raises:
-        ImportError: this version has none.
-    """
-    return importlib.import_module("headstart.adapters.edm")
-
-
 def guided(protocol: Protocol, denoiser: Any, guide: Any) -> Any:
     """The network alone, or with the protocol's autoguidance where a guide is given."""
     if guide is None or protocol.guidance is None:
         return denoiser
-    return importlib.import_module("headstart.guidance").guided(denoiser, protocol.guidance, guide)
+    return hs.guided(denoiser, protocol.guidance, guide)
 
 
 def real_bench(
@@ -57,13 +46,11 @@ def real_bench(
     Raises:
         ValueError, OSError: as the adapter, or data of another shape than the network's.
     """
-    edm = adapter()
     network = edm.load(checkpoint, device=device)
     denoiser = guided(protocol, network, None if guide is None else edm.load(guide, device=device))
     images = data.images.to(device)
     if protocol.latents:
-        mean, std, final = SCALED
-        images = (images - images.new_tensor(mean)[:, None, None]) * (final / images.new_tensor(std)[:, None, None])
+        images = edm.Moments().final(images)
     if tuple(images.shape[1:]) != tuple(network.shape):
         wanted, got = tuple(network.shape), tuple(images.shape[1:])
         raise ValueError(f"recipe: {checkpoint} takes samples of shape {wanted}, the data have {got}")
@@ -90,12 +77,8 @@ def trial_bench(protocol: Protocol, device: torch.device) -> Bench:
     networks = [random_network(images.shape[1], seed).to(device) for seed in (0, 1)]
     main, guide = (hs.EDM(network) for network in networks)
     data = Dataset(images[:600].to(device), labels[:600].to(device) if protocol.latents else None)
-    denoiser = guided(protocol, main, guide if protocol.latents and has_guidance() else None)
+    denoiser = guided(protocol, main, guide if protocol.latents else None)
     return Bench(denoiser, data, channels if protocol.latents else to_bytes, decoded=not protocol.latents)
-
-
-def has_guidance() -> bool:
-    return importlib.util.find_spec("headstart.guidance") is not None
 
 
 def random_network(count: int, seed: int) -> nn.Module:

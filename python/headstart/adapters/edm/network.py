@@ -51,6 +51,11 @@ class Network:
         return self.label_dim or None
 
     @property
+    def null_label(self) -> int | None:
+        """The label of no class; None where there are no classes."""
+        return self.classes
+
+    @property
     def sigma_min(self) -> float:
         """Lowest noise level of training."""
         return self.precondition.sigma_min
