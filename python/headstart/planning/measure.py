@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 import headstart.sample as composer
+from headstart import ops
+from headstart.grid import log_uniform
 from headstart.initializer import Classic, GaussianMixture, Start
 from headstart.initializer.transport import asinh_levels, descend, second_moments
 from headstart.plan import SIGMA_MAX, Plan
 from headstart.planning.flow import LEAST_SIGMA, Flow
+from headstart.solver import DPMpp2M
 
 POINTS, FRESH, FINE = 128, 256, 64
+LEAST_NETWORK, CALLS = 0.005, 40  # of the fine solution of a network
 
 
 def noise_of(flow: Flow, share: float, seed: int) -> Callable[[Tensor], Tensor]:
@@ -47,6 +51,18 @@ def expected(made: Plan, mixture: GaussianMixture, seed: int) -> float:
     with torch.no_grad():
         levels = asinh_levels(length, LEAST_SIGMA * flow_scale, made.sigma, FINE)
         fine = mixture.denoise(descend(mixture.denoise, begin, levels), levels[-1])
+    return float((end - fine).double().flatten(1).square().mean(1).sqrt().mean())
+
+
+def on_network(
+    made: Plan, denoiser: Any, mixture: GaussianMixture, n: int, cond: Mapping[str, Any], seed: int
+) -> float:
+    """Mean over samples of the root-mean-square distance to the network's fine solution from the same first states."""
+    start: Start = Classic(mixture.shape) if made.sigma == SIGMA_MAX else mixture.at(made.sigma)
+    z = ops.normal((n, *mixture.shape), seed, 6, device=mixture.components.mean.device)
+    end = composer.sample(denoiser, start, n, plan=made, latents=z, cond=cond)
+    grid = log_uniform(made.sigma, LEAST_NETWORK, CALLS)
+    fine = composer.sample(denoiser, start, n, grid=grid, solver=DPMpp2M(), latents=z, cond=cond)
     return float((end - fine).double().flatten(1).square().mean(1).sqrt().mean())
 
 

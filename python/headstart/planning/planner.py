@@ -15,7 +15,7 @@ from headstart.ops.check import require_address
 from headstart.plan import SIGMA_MAX, Plan
 from headstart.planning.calibration import LEAST_NOISE, calibrate
 from headstart.planning.flow import Flow, flow_of
-from headstart.planning.measure import FINE, expected, generator, noise_of
+from headstart.planning.measure import FINE, expected, generator, noise_of, on_network
 from headstart.planning.table import GHOST, Table
 from headstart.planning.training import (
     TRIAL_STEPS,
@@ -25,9 +25,11 @@ from headstart.planning.training import (
     trajectories,
 )
 from headstart.progress import track
+from headstart.request import part_of
 
 TRAINING, VALIDATION, BATCH = 512, 256, 128
 STEPS = 180
+TRIED = 16  # latents that plans are tried with on the network
 MOST_CALLS = 64
 
 
@@ -50,8 +52,9 @@ def plan(
         free_history: at `sigma_T`, let the first rows use the start's own predictions, which cost no network call.
         seed: of the trajectories; the same seed gives the same plan on one machine.
         denoiser, heldout: a network and data `[N, *shape]` that it and the start were not fitted on, given together:
-            their denoising errors set how much noise in the predictions is allowed for, and where network and start
-            disagree above `sigma_T` by more than is gained there, the plan begins at 80.
+            their denoising errors set how much noise in the predictions is allowed for, unless a plan that allows for
+            none does better on the network itself, on 16 latents; and where network and start disagree above `sigma_T`
+            by more than is gained there, the plan begins at 80.
         cond: the denoiser's keyword arguments for `heldout`.
         progress: show a progress bar.
 
@@ -60,30 +63,50 @@ def plan(
     """
     began = time.perf_counter()
     mixture, horizon = _require(start, nfe, sigma_start, seed, denoiser, heldout)
-    found = None
+    found, shares = None, [LEAST_NOISE]
     if denoiser is not None and heldout is not None:
         found = calibrate(mixture, denoiser, heldout, horizon or SIGMA_MAX / 2, cond or {}, seed)
-    flow = flow_of(mixture)
-    noise = noise_of(flow, LEAST_NOISE if found is None else found.noise(), seed)
+        shares = sorted({LEAST_NOISE, found.noise()})
     begins = [sigma_start] if sigma_start is not None else [level for level in (SIGMA_MAX, horizon) if level]
-    steps = STEPS - TRIAL_STEPS
-    with track("plan", len(begins) * TRIALS * TRIAL_STEPS + steps, progress) as advance:
-        fits = [trial(flow, level, nfe, free_history and level == horizon, noise, seed, advance) for level in begins]
-        apart = [found.displacement if found and fit.table.sigma == horizon else 0.0 for fit in fits]
-        errors = [math.hypot(fit.error, gap) for fit, gap in zip(fits, apart, strict=True)]
-        fit = fits[errors.index(min(errors))]
-        fit.run(steps, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)), advance)
-    far = trajectories(flow, SIGMA_MAX, VALIDATION, False, FINE, generator(seed, 2))
-    provenance: dict[str, Any] = {"seed": seed, "after trials": dict(zip(map(str, begins), errors, strict=True))}
+    with track("plan", len(shares) * (len(begins) * TRIALS * TRIAL_STEPS + STEPS - TRIAL_STEPS), progress) as advance:
+        made = [
+            fitted(
+                mixture, begins, horizon, nfe, free_history, share, found.displacement if found else 0.0, seed, advance
+            )
+            for share in shares
+        ]
+    best = made[0]
+    provenance: dict[str, Any] = {"seed": seed}
     if found is not None:
         provenance["calibration"] = asdict(found) | {"noise": found.noise()}
-    provenance |= {"components": len(mixture.weight), "shape": list(mixture.shape)}
+    if len(made) > 1:
+        n = min(TRIED, len(heldout))  # type: ignore[arg-type]
+        given = {name: part_of(value, len(heldout), 0, n) for name, value in (cond or {}).items()}  # type: ignore[arg-type]
+        errors = [on_network(one, denoiser, mixture, n, given, seed) for one in made]
+        best = made[errors.index(min(errors))]
+        provenance["on the network"] = dict(zip(map(str, shares), errors, strict=True))
+    provenance |= best.provenance | {"components": len(mixture.weight), "shape": list(mixture.shape)}
+    return replace(best, provenance=provenance | {"seconds": round(time.perf_counter() - began, 2)})
+
+
+def fitted(
+    mixture: GaussianMixture, begins: list[float], horizon: float | None, nfe: int, free_history: bool, share: float,
+    displacement: float, seed: int, advance: Callable[..., None],
+) -> Plan:  # fmt: skip
+    """The plan that allows for predictions with `share` of the start's own denoising error."""
+    flow = flow_of(mixture)
+    noise, steps = noise_of(flow, share, seed), STEPS - TRIAL_STEPS
+    fits = [trial(flow, level, nfe, free_history and level == horizon, noise, seed, advance) for level in begins]
+    apart = [displacement if fit.table.sigma == horizon else 0.0 for fit in fits]
+    errors = [math.hypot(fit.error, gap) for fit, gap in zip(fits, apart, strict=True)]
+    fit = fits[errors.index(min(errors))]
+    fit.run(steps, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)), advance)
+    far = trajectories(flow, SIGMA_MAX, VALIDATION, False, FINE, generator(seed, 2))
     nodes = (*fit.best.levels().tolist(), 0.0)
     ghost = GHOST * fit.table.sigma if fit.table.free_history else None
-    classic = best_classic(flow, far, SIGMA_MAX, nfe)[0]
-    made = Plan(nodes, tuple(fit.best.rows()), ghost, 0.0, classic, provenance)
-    made = replace(made, expected_error=expected(made, mixture, seed))
-    return replace(made, provenance=provenance | {"seconds": round(time.perf_counter() - began, 2)})
+    provenance = {"noise": share, "after trials": dict(zip(map(str, begins), errors, strict=True))}
+    made = Plan(nodes, tuple(fit.best.rows()), ghost, 0.0, best_classic(flow, far, SIGMA_MAX, nfe)[0], provenance)
+    return replace(made, expected_error=expected(made, mixture, seed))
 
 
 def trial(

@@ -115,9 +115,10 @@ class Fit:
     def iterate(self) -> None:
         rows = torch.randint(len(self.train.x), (self.batch,), generator=self.generator)
         data = self.train.part(rows)
-        end = self.table.run(self.flow, data.x, data.history)
-        added = self.table.penalty(self.noise(self.table.levels().detach()))
-        loss = (self.flow.square(end - data.target) + added + 1e-20).sqrt().mean()
+        with torch.enable_grad():  # whatever the caller has switched off
+            end = self.table.run(self.flow, data.x, data.history)
+            added = self.table.penalty(self.noise(self.table.levels().detach()))
+            loss = (self.flow.square(end - data.target) + added + 1e-20).sqrt().mean()
         self.adam.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([self.table.gap, self.table.bend], 1.0)
