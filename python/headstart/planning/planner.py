@@ -85,7 +85,7 @@ def plan(
         errors = [on_network(one, denoiser, mixture, n, given, seed) for one in made]
         best = made[errors.index(min(errors))]
         provenance["on the network"] = dict(zip(map(str, shares), errors, strict=True))
-    provenance |= best.provenance | {"components": len(mixture.weight), "shape": list(mixture.shape)}
+    provenance |= {**best.provenance, "components": len(mixture.weight), "shape": list(mixture.shape)}
     return replace(best, provenance=provenance | {"seconds": round(time.perf_counter() - began, 2)})
 
 
