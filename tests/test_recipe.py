@@ -12,12 +12,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import edm_oracle
+import edm_pickle
 import headstart as hs
 from headstart import ops
 from headstart.cli import app
 from headstart.data import DataError, Dataset
 from headstart.output import to_bytes
 from headstart.recipes import FFHQ64, IMAGENET512, PROTOCOLS, Job, Protocol, run
+from headstart.recipes.network import on_pictures, real_bench
 from headstart.recipes.part import Part, parts
 
 TINY = Protocol("tiny", 1.0, 6, 4, 5.0, nfe=(4,), planned=())
@@ -200,3 +203,25 @@ def test_smoke_runs_the_whole_path(tmp_path: Path, name: str) -> None:
 def test_the_command_has_one_line_for_an_error(tmp_path: Path, arguments: list[str], message: str) -> None:
     assert message in call(*arguments, "--out", tmp_path / "out", code=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_latents_networks_and_decoder_are_read_from_files(tmp_path: Path) -> None:
+    """EDM2's kind of network guided by another, on its normalized latents, pictures through a decoder."""
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    torch.manual_seed(0)
+    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    vae = diffusers.AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, sample_size=16, **kinds)
+    vae.save_pretrained(tmp_path / "vae")
+    case = edm_oracle.CASES["edm2"]["stored-half"]
+    files = [edm_pickle.save(tmp_path / f"{name}.pkl", {"ema": edm_pickle.network(case)}) for name in ("net", "guide")]
+    shape = tuple(hs.adapters.edm.load(files[0]).shape)
+    raw = 4 * ops.normal((60, *shape), 0, 0, device="cpu")
+    latents = Dataset(raw, torch.arange(60) % 2)
+    tiny = Protocol("tiny", 1.0, 4, 3, 5.0, nfe=(3,), planned=(), guidance=1.9, latents=True)
+    bench = real_bench(tiny, files[0], files[1], tmp_path / "vae", latents, torch.device("cpu"))
+    deviations = bench.data.images.std(dim=(0, 2, 3)).tolist()
+    assert deviations == pytest.approx([2 / 4.17, 2 / 4.62, 2 / 3.71, 2 / 3.28], rel=0.1)
+    maps = {"means": on_pictures(lambda x: x.flatten(2).mean(2), bench.decode)}
+    table = run(Job(tiny, bench.denoiser, bench.data, tmp_path / "out", maps, bench.decode, 8, 1, 8, components=2))
+    assert table is not None
+    assert any(path.suffix == ".png" for path in (tmp_path / "out").rglob("*"))
