@@ -31,6 +31,7 @@ SOLVERS = {
     "dpmpp3m": "DPMpp3M",
     "dpmppsde2m": "DPMppSDE2M",
     "dpmppsde3m": "DPMppSDE3M",
+    "unipc": "UniPC",
 }
 DENOISER = "zoo:fashion, edm:FILE, diffusers:FOLDER, or module:attribute of a callable D(x, sigma, **cond)."
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch's allocators say it
