@@ -12,8 +12,8 @@ from __future__ import annotations
 from importlib import metadata
 
 from bench.bench_sampler import SHAPE, STEPS, all_cases
-from bench.peers import absent
 from bench.runner import arguments, run
+from headstart.bench.peers import absent
 
 QUICK = (8, 3, 32, 32)
 

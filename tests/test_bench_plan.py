@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 report = pytest.importorskip("bench.plans.report", reason="the benchmarks are not beside the tests")

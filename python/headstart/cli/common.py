@@ -6,7 +6,6 @@ import errno
 import functools
 import importlib
 import os
-import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,18 +95,6 @@ def find_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: cannot use {name!r} here ({str(error).splitlines()[0]})") from None
-
-
-def find_chip(device: torch.device) -> str:
-    """The model name of the GPU, or of the processor where the system tells it."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def find_solver(name: str) -> Any:

@@ -1,0 +1,119 @@
+"""Scores of samples against held-out images, as seen: rounded to 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.bench.case import Case
+from headstart.bench.resample import frechet_replicates
+from headstart.metrics import (
+    GradientFeatures,
+    Lite0Features,
+    frechet_distance,
+    max_sliced_wasserstein,
+    sliced_wasserstein,
+    statistics,
+)
+from headstart.metrics.neighbour import LEVEL, nearest
+
+REPLICATES = 40
+ASCENT = 15  # steps of the max-sliced distance
+MOST_NEAR = 1000  # samples and held-out images whose nearest neighbours are looked for
+FLOORS = 4
+
+
+def kernel_distance(x: Tensor, y: Tensor) -> float:
+    """Unbiased squared MMD of features `[N, F]`, `[M, F]` under the kernel `(u.v / F + 1)^3`.
+
+    Reference: "Demystifying MMD GANs" (Binkowski, Sutherland, Arbel, Gretton, 2018, https://arxiv.org/abs/1801.01401).
+    """
+
+    def inner(a: Tensor, b: Tensor) -> Tensor:
+        return sum(((part @ b.T / b.shape[1] + 1) ** 3).sum() for part in a.split(1000))  # type: ignore[return-value]
+
+    def within(a: Tensor) -> Tensor:
+        own = ((a.square().sum(1) / a.shape[1] + 1) ** 3).sum()
+        return (inner(a, a) - own) / (len(a) * (len(a) - 1))
+
+    x, y = x.double(), y.double()
+    return float(within(x) + within(y) - 2 * inner(x, y) / (len(x) * len(y)))
+
+
+def find_features(name: str, size: int, train: Tensor, device: str) -> Callable[[Tensor], Tensor]:
+    """The feature map called `name`: "lite0", or "gradient", which needs no extra.
+
+    Raises:
+        ValueError: an unknown name.
+        ImportError: the extra `headstart[metrics]` is not installed.
+    """
+    if name == "gradient":
+        return GradientFeatures.fit(train)
+    if name != "lite0":
+        raise ValueError(f"bench: features must be lite0 or gradient, got {name!r}")
+    return Lite0Features(size, device)
+
+
+class Score:
+    """Every score of a set of samples.
+
+    Args:
+        case: whose validation and test images to compare with.
+        features: for Frechet and kernel distance.
+        classifier: logits of images, or None.
+    """
+
+    def __init__(
+        self, case: Case, features: Callable[[Tensor], Tensor], classifier: Callable[[Tensor], Tensor] | None
+    ) -> None:
+        self.case, self.features, self.classifier = case, features, classifier
+        self.known = case.train.images.flatten(1).double()
+        self.test = self.embed(case.test.images)
+        self.reference = statistics(self.test)
+        self.validation = statistics(self.embed(case.validation.images))
+        unseen = case.validation.images[:MOST_NEAR].flatten(1).double()
+        self.far = nearest(unseen, self.known)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features `[N, F]`, on the CPU."""
+        with torch.no_grad():
+            return torch.cat([self.features(part).float().cpu() for part in images.split(250)])
+
+    def __call__(self, images: Tensor, labels: Tensor | None, features: Tensor, seed: int) -> dict[str, Any]:
+        """Scores of `images` `[N, *shape]` in [-1, 1], with their `features` and the classes that were asked for.
+
+        `fd`, `kid`, `swd`, `max_swd` are against the test images, `fd_validation` against the validation images,
+        `neighbour` and `copies` as in `metrics.memorization`, against the training images.
+        """
+        own, test = statistics(features), self.case.test.images
+        near = nearest(images[:MOST_NEAR].flatten(1).double(), self.known)
+        scores: dict[str, Any] = {
+            "fd": frechet_distance(own, self.reference),
+            "fd_validation": frechet_distance(own, self.validation),
+            "kid": kernel_distance(features, self.test),
+            "swd": sliced_wasserstein(images, test),
+            "max_swd": max_sliced_wasserstein(images, test, steps=ASCENT).distance,
+            "neighbour": float(near.median() / self.far.median()),
+            "copies": float((near < self.far.quantile(LEVEL)).double().mean()),
+            "fd_replicates": frechet_replicates(features, self.reference, REPLICATES, seed),
+        }
+        if labels is not None and self.classifier is not None:
+            right = (self.classifier(images).argmax(1).cpu() == labels.cpu()).double()
+            scores["agreement"] = float(right.mean())
+            scores["agreement_by_class"] = [float(right[labels.cpu() == c].mean()) for c in labels.unique().tolist()]
+        return scores
+
+    def floor(self, n: int) -> dict[str, Any]:
+        """Mean scores of disjoint groups of `n` training images: what a perfect sampler of that law would show."""
+        images, labels = self.case.train.images, self.case.train.labels
+        groups = [g for g in torch.arange(len(images)).split(min(n, len(images))) if len(g) == min(n, len(images))]
+        rows = []
+        for group in groups[:FLOORS]:
+            part = images[group]
+            asked = None if labels is None else labels[group]
+            rows.append(self(part, asked, self.embed(part), 0))
+        names = [name for name, value in rows[0].items() if isinstance(value, float) and name not in ("neighbour", "copies")]
+        return {"n": min(n, len(images)), "groups": len(rows)} | {k: sum(r[k] for r in rows) / len(rows) for k in names}
