@@ -92,7 +92,12 @@ class Case:
         """Samples `first .. first + count - 1` of `seed`, and seconds; those of transport and plans come from the same
         latents as the classic start's."""
         start, cond = self.start(way, sigma), self.cond(first, count)
-        given: dict[str, Any] = {"seed": seed, "offset": first, "cond": cond, "batch": 100 if self.device == "cpu" else 500}
+        given: dict[str, Any] = {
+            "seed": seed,
+            "offset": first,
+            "cond": cond,
+            "batch": 100 if self.device == "cpu" else 500,
+        }
         if way.start == "alone":
             labels = {"labels": cond["label"]} if start.conditional and cond else {}
             return start.sample(count, seed, first, **labels), 0.0

@@ -150,7 +150,7 @@ def diffusers(name: str, sigma_data: float) -> Run:
 def azula(name: str) -> Run:
     """One of azula's samplers on the levels of the grid; the step to 0, which most of them divide by, is Euler's."""
     require("azula", "pip install --no-deps azula")
-    denoise = importlib.import_module("azula.denoise")
+    denoise: Any = importlib.import_module("azula.denoise")
     sample = importlib.import_module("azula.sample")
 
     class Denoiser(denoise.Denoiser):

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,7 +49,7 @@ class Quality:
         """The horizon and the floor, worked out once."""
         found = self.result.found
         if "horizon" not in found:
-            given = {"sigma": self.sigma, "warning": None, "kl": []}
+            given: dict[str, Any] = {"sigma": self.sigma, "warning": None, "kl": []}
             found["horizon"] = self.case.horizon(self.threshold) if self.sigma is None else given
             self.result.save()
         if "floor" not in found:

@@ -33,7 +33,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
     """
 
     def inner(a: Tensor, b: Tensor) -> Tensor:
-        return sum(((part @ b.T / b.shape[1] + 1) ** 3).sum() for part in a.split(1000))  # type: ignore[return-value]
+        return torch.stack([((part @ b.T / b.shape[1] + 1) ** 3).sum() for part in a.split(1000)]).sum()
 
     def within(a: Tensor) -> Tensor:
         own = ((a.square().sum(1) / a.shape[1] + 1) ** 3).sum()
@@ -115,5 +115,7 @@ class Score:
             part = images[group]
             asked = None if labels is None else labels[group]
             rows.append(self(part, asked, self.embed(part), 0))
-        names = [name for name, value in rows[0].items() if isinstance(value, float) and name not in ("neighbour", "copies")]
+        names = [
+            name for name, value in rows[0].items() if isinstance(value, float) and name not in ("neighbour", "copies")
+        ]
         return {"n": min(n, len(images)), "groups": len(rows)} | {k: sum(r[k] for r in rows) / len(rows) for k in names}

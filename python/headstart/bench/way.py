@@ -73,7 +73,9 @@ def ways(nfe: Iterable[int], starts: Iterable[str], solvers: Iterable[str]) -> l
     nfe, starts, solvers = sorted(set(nfe)), set(starts), set(solvers)
     for name, given, known in (("starts", starts, STARTS), ("solvers", solvers, SOLVERS)):
         if not given <= set(known):
-            raise ValueError(f"bench: {name} must be of {', '.join(known)}, got {', '.join(sorted(given - set(known)))}")
+            raise ValueError(
+                f"bench: {name} must be of {', '.join(known)}, got {', '.join(sorted(given - set(known)))}"
+            )
     if not nfe or nfe[0] < 1:
         raise ValueError(f"bench: nfe must be at least 1, got {nfe}")
     found: list[tuple[float, Way]] = []
