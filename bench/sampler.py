@@ -9,24 +9,11 @@ repetition.
 
 from __future__ import annotations
 
-from importlib import metadata
-
 from bench.bench_sampler import SHAPE, STEPS, all_cases
 from bench.runner import arguments, run
-from headstart.bench.peers import absent
+from headstart.bench.peers import absent, versions
 
 QUICK = (8, 3, 32, 32)
-
-
-def versions() -> dict[str, str]:
-    """Of the peers that are installed."""
-    found = {}
-    for name in ("k-diffusion", "diffusers", "azula"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def main() -> None:

@@ -18,6 +18,11 @@ def group(row: dict[str, Any]) -> tuple[str, str, str]:
     return row["start"], row["solver"], row["grid"]
 
 
+def way_of(row: dict[str, Any]) -> list[Any]:
+    """The fields of a `Way`."""
+    return [*group(row), row["nfe"]]
+
+
 def pool(rows: Rows) -> Point:
     """Mean distance over seeds, and its replicates: the mean of each seed's deviations from their own mean."""
     center = statistics.mean(row["fd"] for row in rows)
@@ -73,8 +78,8 @@ def headline(rows: Rows) -> list[dict[str, Any]]:
     the choice of test images.
     """
     classic = picked(rows, "classic")
-    curves = {"classic": {nfe: pool(found) for nfe, found in classic.items()}}
-    curves |= {name: {nfe: pool(found) for nfe, found in picked(rows, name).items()} for name in METHODS}
+    picks = {"classic": classic, **{name: picked(rows, name) for name in METHODS}}
+    curves = {name: {nfe: pool(found) for nfe, found in chosen.items()} for name, chosen in picks.items()}
     seeds = full_seeds(rows)
     heun = [row for row in rows if (*group(row), row["nfe"]) == HEUN and row["seed"] in seeds]
     targets: dict[str, Rows] = {"Heun, 79 calls": heun} if heun else {}
@@ -85,14 +90,15 @@ def headline(rows: Rows) -> list[dict[str, Any]]:
     table = []
     for name, found in targets.items():
         target = pool(found)
-        best = {"solver": found[0]["solver"], "grid": found[0]["grid"], "nfe": found[0]["nfe"]}
+        best = {name: found[0][name] for name in ("start", "solver", "grid", "nfe")}
         for method, curve in curves.items():
             if curve:
                 low, high = interval(curve, target)
                 calls = reached(curve, target)
                 ends = [None if value == float("inf") else int(value) for value in (calls, low, high)]
                 tried = max(curve)
-                table.append({"target": name, "of": best, "fd": target[0], "method": method, "tried": tried,
+                way = None if calls == float("inf") else way_of(picks[method][int(calls)][0])
+                table.append({"way": way, "target": name, "of": best, "fd": target[0], "method": method, "tried": tried,
                               "calls": ends[0], "low": ends[1], "high": ends[2]})  # fmt: skip
     return table
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -42,7 +43,7 @@ class Peer:
     same: bool = True
 
 
-def preconditioned(raw: Network) -> Network:
+def preconditioned(raw: Network, sigma_data: float = SIGMA_DATA) -> Network:
     """`D = c_skip x + c_out F(c_in x, c_noise)` in plain float32 torch, for samplers that leave it to the network.
 
     Reference: "Elucidating the Design Space of Diffusion-Based Generative Models" (Karras et al., 2022,
@@ -52,9 +53,9 @@ def preconditioned(raw: Network) -> Network:
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         x = x.to(torch.float32)
         levels = sigma.to(torch.float32).reshape(-1, *[1] * (x.dim() - 1))
-        total = levels**2 + SIGMA_DATA**2
+        total = levels**2 + sigma_data**2
         output = raw(x / total.sqrt(), levels.log().flatten() / 4)
-        return SIGMA_DATA**2 / total * x + levels * SIGMA_DATA / total.sqrt() * output
+        return sigma_data**2 / total * x + levels * sigma_data / total.sqrt() * output
 
     return denoise
 
@@ -201,3 +202,14 @@ def absent() -> dict[str, str]:
         except ImportError as reason:
             reasons[name] = str(reason)
     return reasons
+
+
+def versions() -> dict[str, str]:
+    """Of the peers' libraries that are installed."""
+    found = {}
+    for name in ("k-diffusion", "diffusers", "azula"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -2,118 +2,122 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from headstart.cli.common import console, find_denoiser, find_device, guarded, require_folder, say
+from headstart.cli.bench_common import Denoiser, Device, Out, Quick, find_data, find_out, numbers
+from headstart.cli.bench_quality import quality
+from headstart.cli.common import console, find_denoiser, find_device, guarded, require_file, say
 
 bench = typer.Typer(
     help="Measure quality for each network call, speed and energy, and make one page of it.", no_args_is_help=True
 )
-Out = Annotated[Path | None, typer.Option(help="Folder of the JSON file; default bench/results/DEVICE.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Quick = Annotated[bool, typer.Option("--quick", help="Tiny sizes: shows that it runs, its figures say nothing.")]
-Denoiser = Annotated[str, typer.Option(help="zoo:fashion, or module:attribute of a callable D(x, sigma, label=...).")]
-
-
-def numbers(text: str, option: str) -> list[int]:
-    """Integers of at least 0 between commas.
-
-    Raises:
-        ValueError: anything else.
-    """
-    if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise ValueError(f"{option}: must be numbers between commas, got {text!r}")
-    return [int(part) for part in text.split(",")]
-
-
-def find_out(out: Path | None, device: Any) -> Path:
-    """The folder of results, named after the device where none is given."""
-    from headstart.bench.machine import find_chip
-
-    chip = "cpu" if device.type == "cpu" else re.sub(r"[^a-z0-9]+", "-", find_chip(device).lower()).strip("-")
-    out = out or Path("bench/results") / chip
-    require_folder(out)
-    return out
-
-
-def find_data(train: str, heldout: str) -> tuple[Any, Any]:
-    """Training and held-out images; `zoo:NAME` as held-out data are the zoo's test images."""
-    from headstart import zoo
-    from headstart.data import Dataset, read_dataset
-
-    known = read_dataset(train)
-    place, _, name = heldout.partition(":")
-    unseen = Dataset(*zoo.images(name, "test")) if place == "zoo" else read_dataset(heldout)
-    if unseen.images.shape[1:] != known.images.shape[1:]:
-        shapes = f"{list(known.images.shape[1:])}, got {list(unseen.images.shape[1:])}"
-        raise ValueError(f"--heldout: samples must be shaped like --train's, {shapes}")
-    return known, unseen
-
-
-def find_features(name: str, size: int, train: Any, device: str) -> tuple[str, Any]:
-    """The feature map, and its name; without a name the best that is installed."""
-    from headstart.bench.score import find_features as find
-
-    if name != "auto":
-        return name, find(name, size, train, device)
-    try:
-        return "lite0", find("lite0", size, train, device)
-    except ImportError as error:
-        say(f"{error}; gradient features are used instead")
-        return "gradient", find("gradient", size, train, device)
+bench.command()(quality)
 
 
 @bench.command()
 @guarded
-def quality(
+def speed(
     denoiser: Denoiser = "zoo:fashion",
-    train: Annotated[str, typer.Option(help="Images that starts are fitted to.")] = "zoo:fashion",
-    heldout: Annotated[str, typer.Option(help="Held-out images: half picks, half gives figures.")] = "zoo:fashion",
-    n: Annotated[int, typer.Option(min=20, help="Samples a row.")] = 10_000,
-    nfe: Annotated[str, typer.Option(help="Network calls.")] = "1,2,3,4,5,6,7,9,13,19,39,79",
-    starts: Annotated[
-        str, typer.Option(help="Starts.")
-    ] = "alone,classic,learned,planned,transport,uninformed,empirical",
-    solvers: Annotated[str, typer.Option(help="Solvers.")] = "2M,Heun,UniPC,3M",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds, one after another.")] = 3,
-    sigma: Annotated[float | None, typer.Option(help="sigma_T; default: chosen by the rule of hs.horizon.")] = None,
-    threshold: Annotated[float, typer.Option(help="Nats of that rule.")] = 0.01,
-    features: Annotated[str, typer.Option(help="lite0, gradient, or auto.")] = "auto",
-    feature_size: Annotated[int, typer.Option(min=32, max=224, help="Side of images for lite0.")] = 112,
-    limit: Annotated[float | None, typer.Option(help="Seconds after which no row is begun.")] = None,
+    batches: Annotated[str, typer.Option(help="Samples at a time.")] = "1,8,64,512",
+    sides: Annotated[str, typer.Option(help="Sides of the images; the first one with every batch.")] = "28,56,112",
+    channels: Annotated[int, typer.Option(min=1, help="Of the images.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 9,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Time a point, beyond three repetitions.")] = 10.0,
+    compile: Annotated[bool, typer.Option(help="Also with the network compiled by torch.")] = True,
+    limit: Annotated[float | None, typer.Option(help="Seconds after which no point is begun.")] = None,
     out: Out = None,
     device: Device = "auto",
     quick: Quick = False,
 ) -> None:
-    """Scores of samples at every number of network calls; a run that was stopped goes on where it was."""
+    """Samples a second and latency of whole samplers around one network, headstart's and others'."""
+    where = find_device(device)
+    folder = find_out(out, where)
+    import torch
+
+    from headstart.bench.peers import versions
+    from headstart.bench.result import Result
+    from headstart.bench.speed import SOLVERS, Speed, points, shares
+
+    if quick:
+        batches, sides, steps, seconds, compile = "1,2", "28", 3, 0.0, False
+    settings = {"denoiser": denoiser, "channels": channels, "seconds": seconds, "compile": compile, "peers": versions()}
+    result = Result(folder / "speed.json", "speed", settings, str(where))
+    most = torch.get_num_threads() if where.type == "cpu" else 1
+    chosen = points(list(SOLVERS), numbers(batches, "--batches"), numbers(sides, "--sides"), most, steps)
+    run = Speed(find_denoiser(denoiser, where), channels, result, where, seconds, compile)
+    done = run.run(chosen, limit)
+    for name, reason in result.found["absent"].items():
+        say(f"left out: {name} ({reason})")
+    for row in result.rows:
+        for entry in shares(row):
+            figures = f"{entry['samples_a_second']:10.1f} samples/s   {entry['ratio']:6.3f} x headstart's time"
+            console.print(f"{row['key']:<26} {entry['contender']:<36} {figures}", markup=False, soft_wrap=True)
+    say(f"{'wrote' if done else 'time is over, some points are missing; wrote'} {result.path}")
+
+
+@bench.command()
+@guarded
+def energy(
+    denoiser: Denoiser = "zoo:fashion",
+    train: Annotated[str, typer.Option(help="Images that starts are fitted to.")] = "zoo:fashion",
+    heldout: Annotated[
+        str, typer.Option(help="Held-out images, for a horizon that quality.json does not say.")
+    ] = "zoo:fashion",
+    batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Time a way: 30 at least for a figure to quote.")] = 30.0,
+    out: Out = None,
+    device: Device = "auto",
+    quick: Quick = False,
+) -> None:
+    """Joules a sample of ways of equal quality (those of quality.json), by the hardware's own counter."""
     where = find_device(device)
     folder = find_out(out, where)
     from headstart.bench.case import Case, split
-    from headstart.bench.headline import summary
-    from headstart.bench.quality import Quality
-    from headstart.bench.result import Result
-    from headstart.bench.score import Score
-    from headstart.bench.way import ways
-    from headstart.zoo.classifier import classifier
+    from headstart.bench.counter import find_counter
+    from headstart.bench.energy import USUAL, Energy, equal_quality, figures
+    from headstart.bench.result import Result, read
 
-    if quick:
-        n, nfe, seeds, features, sigma = min(n, 100), "3,5", 1, "gradient", sigma or 3.0
-    chosen = ways(numbers(nfe, "--nfe"), starts.split(","), solvers.split(","))
+    counter = find_counter(where)
+    if isinstance(counter, str):
+        say(counter)
+    path = folder / "quality.json"
+    held = read(path, "quality") if path.exists() else None
+    ways = list(dict.fromkeys(pair["way"] for pair in equal_quality(held["rows"]))) if held and held["rows"] else []
     known, unseen = find_data(train, heldout)
-    name, mapping = find_features(features, feature_size, known.images, str(where))
-    settings = {
-        "denoiser": denoiser, "train": Path(train).name, "heldout": Path(heldout).name, "n": n, "sigma": sigma,
-        "threshold": threshold, "features": name, "feature_size": feature_size if name == "lite0" else None,
-        "images": {"train": len(known.images), "heldout": len(unseen.images)},
-    }  # fmt: skip
-    result = Result(folder / "quality.json", "quality", settings, str(where))
     case = Case(find_denoiser(denoiser, where), known, *split(unseen), device=str(where))
-    judge = classifier() if denoiser == "zoo:fashion" and known.labels is not None else None
-    run = Quality(case, Score(case, mapping, judge), result, n, sigma, threshold)
-    done = run.run(chosen, range(seeds), limit)
-    console.print(summary(result.rows, result.found), markup=False, highlight=False, soft_wrap=True)
-    say(f"{'wrote' if done else 'time is over, some rows are missing; wrote'} {result.path}")
+    horizon = 3.0 if quick else float((held["found"]["horizon"] if held else case.horizon(0.01))["sigma"])
+    if quick:
+        batch, seconds = 2, 0.0
+    settings = {"denoiser": denoiser, "train": Path(train).name, "seconds": seconds, "sigma": horizon}
+    result = Result(folder / "energy.json", "energy", settings, str(where))
+    found = None if isinstance(counter, str) else counter
+    result.found["counter"] = counter if isinstance(counter, str) else counter.name
+    Energy(case, found, result, horizon, batch, seconds).run(ways or USUAL)
+    for row in result.rows:
+        at = figures(row)
+        joules = (
+            "" if at["joules"] is None else f"   {at['joules']:.4g} J a sample, {at['above_idle']:.4g} J above idle"
+        )
+        console.print(
+            f"{row['key']:<32} {1e3 * (at['seconds'] or 0):9.3f} ms a sample{joules}", markup=False, soft_wrap=True
+        )
+    say(f"wrote {result.path}")
+
+
+@bench.command()
+@guarded
+def report(
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    results: Annotated[Path, typer.Option(help="Folder below which the JSON files are.")] = Path("bench/results"),
+) -> None:
+    """One self-contained page of all measurements below a folder."""
+    require_file(out, "--out")
+    from headstart.bench.page import page
+    from headstart.output import write
+
+    text = page(results)
+    write(out, lambda path: path.write_text(text))
+    say(f"wrote {out}: {len(text) / 1e3:.0f} kB")
