@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from headstart.bench.way import Way
 from headstart.output import tile, to_bytes, write, write_png
 from headstart.progress import track
 
-PART = 500  # samples that are kept as soon as they are drawn
+PART = 250  # samples that are kept as soon as they are drawn
 STRIP = 10  # samples of a way that are shown
 
 
@@ -41,8 +42,7 @@ class Quality:
     threshold: float = 0.01
 
     def __post_init__(self) -> None:
-        name = hashlib.sha256(json.dumps(self.result.settings, sort_keys=True).encode()).hexdigest()[:8]
-        self.cache = self.result.path.parent / f"samples-{name}"  # samples of other settings are other samples
+        self.cache = cache_of(self.result)
         self.plans: dict[int, hs.Plan] = {}
 
     def prepare(self) -> None:
@@ -107,6 +107,12 @@ class Quality:
                 for _ in range(way.nfe + 1):
                     advance(f"quality: {way.start} {way.solver} {way.nfe} done")
         return True
+
+
+def cache_of(result: Result) -> Path:
+    """Where samples and features are kept; those of other settings are others."""
+    name = hashlib.sha256(json.dumps(result.settings, sort_keys=True).encode()).hexdigest()[:8]
+    return result.path.parent / f"samples-{name}"
 
 
 def as_images(pixels: Tensor) -> Tensor:

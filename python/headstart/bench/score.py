@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from headstart.metrics import (
     statistics,
 )
 from headstart.metrics.neighbour import LEVEL, nearest
+from headstart.output import write
 
 REPLICATES = 40
 ASCENT = 15  # steps of the max-sliced distance
@@ -64,18 +66,30 @@ class Score:
         case: whose validation and test images to compare with.
         features: for Frechet and kernel distance.
         classifier: logits of images, or None.
+        cache: folder where the features of the held-out images are kept, or None.
     """
 
     def __init__(
-        self, case: Case, features: Callable[[Tensor], Tensor], classifier: Callable[[Tensor], Tensor] | None
-    ) -> None:
-        self.case, self.features, self.classifier = case, features, classifier
+        self, case: Case, features: Callable[[Tensor], Tensor], classifier: Callable[[Tensor], Tensor] | None,
+        cache: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.case, self.features, self.classifier, self.cache = case, features, classifier, cache
         self.known = case.train.images.flatten(1).double()
-        self.test = self.embed(case.test.images)
+        self.test = self.kept("test", case.test.images)
         self.reference = statistics(self.test)
-        self.validation = statistics(self.embed(case.validation.images))
+        self.validation = statistics(self.kept("validation", case.validation.images))
         unseen = case.validation.images[:MOST_NEAR].flatten(1).double()
         self.far = nearest(unseen, self.known)
+
+    def kept(self, name: str, images: Tensor) -> Tensor:
+        """Features of held-out images, read back where an earlier run left them."""
+        if self.cache is None:
+            return self.embed(images)
+        path = self.cache / f"{name}.pt"
+        if not path.exists():
+            features = self.embed(images)
+            write(path, lambda temporary: torch.save(features, temporary))
+        return torch.load(path, weights_only=True)
 
     def embed(self, images: Tensor) -> Tensor:
         """Features `[N, F]`, on the CPU."""

@@ -37,7 +37,7 @@ def quality(
     folder = find_out(out, where)
     from headstart.bench.case import Case, split
     from headstart.bench.headline import summary
-    from headstart.bench.quality import Quality
+    from headstart.bench.quality import Quality, cache_of
     from headstart.bench.result import Result
     from headstart.bench.score import Score
     from headstart.bench.way import ways
@@ -56,7 +56,7 @@ def quality(
     result = Result(folder / "quality.json", "quality", settings, str(where))
     case = Case(find_denoiser(denoiser, where), known, *split(unseen), device=str(where))
     judge = classifier() if denoiser == "zoo:fashion" and known.labels is not None else None
-    run = Quality(case, Score(case, mapping, judge), result, n, sigma, threshold)
+    run = Quality(case, Score(case, mapping, judge, cache_of(result)), result, n, sigma, threshold)
     done = run.run(chosen, range(seeds), limit)
     console.print(summary(result.rows, result.found), markup=False, highlight=False, soft_wrap=True)
     say(f"{'wrote' if done else 'time is over, some rows are missing; wrote'} {result.path}")
