@@ -70,7 +70,8 @@ def headline_table(held: Held) -> Table:
     title = (
         "Fewest network calls, of those tried, whose Frechet distance is at most the target's; "
         f"{held['rows'][0]['n']:,} samples a row, {seeds} seed{'s' * (seeds > 1)}; in brackets 90 % of the "
-        f"bootstrap over samples. sigma_T {held['found']['horizon']['sigma']:.3g}; solver, grid and sigma_T picked on validation images."
+        f"bootstrap over samples. sigma_T {held['found']['horizon']['sigma']:.3g}; solver, grid and sigma_T are picked "
+        "on validation images."
     )
     return Table(title, columns, rows)
 
