@@ -69,7 +69,7 @@ class Quality:
 
     def part(self, way: Way, seed: int, first: int, count: int) -> dict[str, Any]:
         """Samples as bytes, their features and the seconds they took: read back, or drawn and kept."""
-        path = self.cache / f"{way.key}-{seed}-{first}.pt"
+        path = self.cache / f"{way.key}-{seed}-{first}-{count}.pt"
         if not path.exists():
             x, seconds = self.case.draw(way, self.horizon, count, seed, first, self.plans)
             pixels = torch.from_numpy(to_bytes(x)).permute(0, 3, 1, 2).contiguous()
