@@ -12,11 +12,10 @@ import torch
 from bench_case import SIGMA, tiny_quality
 from headstart.bench import headline
 from headstart.bench.case import Case
-from headstart.bench.resample import frechet_replicates
+from headstart.bench.resample import Anchor, resamples
 from headstart.bench.result import Result
-from headstart.bench.score import kernel_distance
 from headstart.bench.way import NFE, SOLVERS, STARTS, Way, ways
-from headstart.metrics import frechet_distance, statistics
+from headstart.metrics import frechet_distance, kernel_distance, statistics
 from headstart.solver import calls
 from headstart.zoo import images
 from headstart.zoo.classifier import classifier
@@ -101,19 +100,18 @@ def test_replicates_are_distances_of_resampled_sets(n: int, d: int) -> None:
     generator = torch.Generator().manual_seed(3)
     x, y = torch.randn(n, d, generator=generator) + 0.2, torch.randn(200, d, generator=generator)
     reference = statistics(y)
-    found = frechet_replicates(x, reference, 3, seed=5)
-    generator = torch.Generator().manual_seed(5)
-    for value in found:
-        index = torch.randint(n, (n,), generator=generator)
-        assert value == pytest.approx(frechet_distance(statistics(x[index]), reference), rel=1e-6)
+    counts = [torch.ones(n, dtype=torch.int64), *resamples(n, 3, seed=5)]
+    for value, count in zip(Anchor(reference).distances(x, counts), counts, strict=True):
+        drawn = x.repeat_interleave(count, 0)
+        assert len(drawn) == n
+        assert value == pytest.approx(frechet_distance(statistics(drawn), reference), rel=1e-6)
+    assert not torch.equal(counts[1], counts[2])
 
 
-def test_the_kernel_distance_is_unbiased() -> None:
-    generator = torch.Generator().manual_seed(0)
-    draws = torch.randn(60, 12, 5, generator=generator)
-    same = torch.tensor([kernel_distance(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)])
-    assert abs(float(same.mean())) < 3 * float(same.std()) / 30**0.5
-    assert kernel_distance(draws[0], draws[1] + 3) > 10 * float(same.std())
+def test_the_kernel_distance_is_that_of_the_metrics(tmp_path: Path) -> None:
+    score = tiny_quality(tmp_path).score
+    x = score.embed(score.case.train.images[:50])
+    assert score.kernel_distance(x) == pytest.approx(kernel_distance(x, score.test).value, rel=1e-9)
 
 
 def row(start: str, nfe: int, fd: float, validation: float, solver: str = "2M", seed: int = 0) -> dict[str, Any]:

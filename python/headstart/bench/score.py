@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from headstart.bench.case import Case
-from headstart.bench.resample import frechet_replicates
+from headstart.bench.resample import Anchor, resamples
 from headstart.metrics import (
     GradientFeatures,
     Lite0Features,
-    frechet_distance,
     max_sliced_wasserstein,
     sliced_wasserstein,
     statistics,
 )
+from headstart.metrics.kernel import pair_sums
 from headstart.metrics.neighbour import LEVEL, nearest
 from headstart.output import write
 
@@ -26,23 +26,6 @@ REPLICATES = 40
 ASCENT = 15  # steps of the max-sliced distance
 MOST_NEAR = 1000  # samples and held-out images whose nearest neighbours are looked for
 FLOORS = 4
-
-
-def kernel_distance(x: Tensor, y: Tensor) -> float:
-    """Unbiased squared MMD of features `[N, F]`, `[M, F]` under the kernel `(u.v / F + 1)^3`.
-
-    Reference: "Demystifying MMD GANs" (Binkowski, Sutherland, Arbel, Gretton, 2018, https://arxiv.org/abs/1801.01401).
-    """
-
-    def inner(a: Tensor, b: Tensor) -> Tensor:
-        return torch.stack([((part @ b.T / b.shape[1] + 1) ** 3).sum() for part in a.split(1000)]).sum()
-
-    def within(a: Tensor) -> Tensor:
-        own = ((a.square().sum(1) / a.shape[1] + 1) ** 3).sum()
-        return (inner(a, a) - own) / (len(a) * (len(a) - 1))
-
-    x, y = x.double(), y.double()
-    return float(within(x) + within(y) - 2 * inner(x, y) / (len(x) * len(y)))
 
 
 def find_features(name: str, size: int, train: Tensor, device: str) -> Callable[[Tensor], Tensor]:
@@ -75,11 +58,12 @@ class Score:
     ) -> None:  # fmt: skip
         self.case, self.features, self.classifier, self.cache = case, features, classifier, cache
         self.known = case.train.images.flatten(1).double()
-        self.test = self.kept("test", case.test.images)
-        self.reference = statistics(self.test)
-        self.validation = statistics(self.kept("validation", case.validation.images))
+        self.test = self.kept("test", case.test.images).double()
+        self.reference = Anchor(statistics(self.test))
+        self.validation = Anchor(statistics(self.kept("validation", case.validation.images)))
+        self.within = float(pair_sums(self.test, self.test)[0].sum()) / (len(self.test) * (len(self.test) - 1))
         unseen = case.validation.images[:MOST_NEAR].flatten(1).double()
-        self.far = nearest(unseen, self.known)
+        self.far = nearest(unseen, self.known, 1).distance[:, 0]
 
     def kept(self, name: str, images: Tensor) -> Tensor:
         """Features of held-out images, read back where an earlier run left them."""
@@ -96,23 +80,30 @@ class Score:
         with torch.no_grad():
             return torch.cat([self.features(part).float().cpu() for part in images.split(250)])
 
+    def kernel_distance(self, features: Tensor) -> float:
+        """`metrics.kernel_distance` to the test images, whose own term is worked out once."""
+        x, n, m = features.double(), len(features), len(self.test)
+        own, cross = pair_sums(x, x)[0].sum() / (n * (n - 1)), pair_sums(x, self.test)[0].sum() / (n * m)
+        return float(own) + self.within - 2 * float(cross)
+
     def __call__(self, images: Tensor, labels: Tensor | None, features: Tensor, seed: int) -> dict[str, Any]:
         """Scores of `images` `[N, *shape]` in [-1, 1], with their `features` and the classes that were asked for.
 
         `fd`, `kid`, `swd`, `max_swd` are against the test images, `fd_validation` against the validation images,
         `neighbour` and `copies` as in `metrics.memorization`, against the training images.
         """
-        own, test = statistics(features), self.case.test.images
-        near = nearest(images[:MOST_NEAR].flatten(1).double(), self.known)
+        test, every = self.case.test.images, torch.ones(len(images), dtype=torch.int64)
+        fd, *replicates = self.reference.distances(features, [every, *resamples(len(images), REPLICATES, seed)])
+        near = nearest(images[:MOST_NEAR].flatten(1).double(), self.known, 1).distance[:, 0]
         scores: dict[str, Any] = {
-            "fd": frechet_distance(own, self.reference),
-            "fd_validation": frechet_distance(own, self.validation),
-            "kid": kernel_distance(features, self.test),
+            "fd": fd,
+            "fd_validation": self.validation.distances(features, [every])[0],
+            "kid": self.kernel_distance(features),
             "swd": sliced_wasserstein(images, test),
             "max_swd": max_sliced_wasserstein(images, test, steps=ASCENT).distance,
             "neighbour": float(near.median() / self.far.median()),
             "copies": float((near < self.far.quantile(LEVEL)).double().mean()),
-            "fd_replicates": frechet_replicates(features, self.reference, REPLICATES, seed),
+            "fd_replicates": replicates,
         }
         if labels is not None and self.classifier is not None:
             right = (self.classifier(images).argmax(1).cpu() == labels.cpu()).double()

@@ -1,4 +1,4 @@
-"""The command line: `headstart demo | fit | sample | plan | eval | recipe | convert | bench | doctor`. One command a file."""
+"""The command line: `headstart demo | fit | sample | plan | eval | recipe | convert | bench | doctor`, a file each."""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from headstart.cli.common import require_folder, say
+from headstart.cli.common import DENOISER, require_folder, say
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the JSON file; default bench/results/DEVICE.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Tiny sizes: shows that it runs, its figures say nothing.")]
-Denoiser = Annotated[str, typer.Option(help="zoo:fashion, or module:attribute of a callable D(x, sigma, label=...).")]
+Denoiser = Annotated[str, typer.Option(help=DENOISER)]
 
 
 def numbers(text: str, option: str) -> list[int]:
