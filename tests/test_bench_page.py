@@ -9,13 +9,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from bench_case import tiny_quality
 from headstart.bench.chart import Series, lines, ticks
 from headstart.bench.page import page
 from headstart.bench.result import Result
-from headstart.bench.table import Table, headline_table, quality_table
+from headstart.bench.table import Table, headline_table, markdown, quality_table
 from headstart.bench.way import Way
+from headstart.cli import app
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "headless_shell")
 CHECK = """<script>
@@ -90,6 +92,21 @@ def test_charts_place_points_on_their_axes() -> None:
     assert ticks(0.9, 60.0) == [1.0, 2.0, 5.0, 10.0, 20.0, 50.0]
     with pytest.raises(ValueError, match="points above 0"):
         lines([Series("a", [(0.0, 1.0)], 0)], "x", "y")
+
+
+def test_the_command_writes_page_and_tables(results: Path, tmp_path: Path) -> None:
+    run = CliRunner()
+    wanted = ["bench", "report", "--results", str(results), "--out", str(tmp_path / "report.html")]
+    done = run.invoke(app, [*wanted, "--tables", str(tmp_path / "tables.md")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "report.html").read_text() == page(results)
+    assert markdown(results / "cpu") in (tmp_path / "tables.md").read_text()
+    done = run.invoke(app, ["bench", "report", "--results", str(tmp_path / "none"), "--out", str(tmp_path / "r.html")])
+    assert done.exit_code == 1
+    assert "no quality.json" in done.output
+    done = run.invoke(app, ["bench", "quality", "--nfe", "five", "--out", str(tmp_path / "q")])
+    assert done.exit_code == 1
+    assert "--nfe: must be numbers between commas" in done.output
 
 
 def test_markdown_has_a_rule_for_every_column() -> None:

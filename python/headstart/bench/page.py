@@ -39,15 +39,25 @@ SHOWN = (  # ways whose samples come from the same latents, where there are any
 )  # fmt: skip
 
 
+def folders_of(results: Path) -> list[Path]:
+    """Folders below `results` with measurements.
+
+    Raises:
+        ValueError: none.
+    """
+    found = {path.parent for kind in ("quality", "speed", "energy") for path in results.rglob(f"{kind}.json")}
+    if not found:
+        raise ValueError(f"bench report: no quality.json, speed.json or energy.json below {results}")
+    return sorted(found)
+
+
 def page(results: Path) -> str:
     """The page as text.
 
     Raises:
         ValueError: no measurement below `results`, or one of another schema.
     """
-    folders = sorted({path.parent for kind in ("quality", "speed", "energy") for path in results.rglob(f"{kind}.json")})
-    if not folders:
-        raise ValueError(f"bench report: no quality.json, speed.json or energy.json below {results}")
+    folders = folders_of(results)
     parts = [section(folder) for folder in folders]
     parts += [developer(path) for name in ("sampler", "ops") for path in sorted(results.rglob(f"{name}.json"))]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -6,10 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from headstart.bench.energy import equal_quality, figures, ratios
 from headstart.bench.headline import METHODS, calls_text, full_seeds, group, headline
+from headstart.bench.result import read
 from headstart.bench.speed import shares
 from headstart.bench.way import GROUPS
 
@@ -199,3 +201,23 @@ def energy_tables(held: Held, quality: Held | None) -> list[Table]:
         names = ["equal to", "reference", "method", "calls ratio", "seconds ratio", "joules ratio", "above idle ratio"]
         tables += [Table("At equal quality, the reference's over the method's.", names, rows, left=3)] if rows else []
     return tables
+
+
+def tables(folder: Path) -> list[Table]:
+    """Of one device's folder: what README quotes.
+
+    Raises:
+        ValueError: a file of another format or schema.
+    """
+    held = {k: read(folder / f"{k}.json", k) for k in ("quality", "speed", "energy") if (folder / f"{k}.json").exists()}
+    held = {kind: file for kind, file in held.items() if file["rows"]}
+    found: list[Table] = []
+    if "quality" in held:
+        found += [headline_table(held["quality"]), quality_table(held["quality"]), score_table(held["quality"])]
+    found += [speed_table(held["speed"])] if "speed" in held else []
+    return found + (energy_tables(held["energy"], held.get("quality")) if "energy" in held else [])
+
+
+def markdown(folder: Path) -> str:
+    """The tables of one device's folder as Markdown; errors as in `tables`."""
+    return "\n\n".join(table.markdown() for table in tables(folder)) + "\n"

@@ -112,12 +112,19 @@ def energy(
 def report(
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     results: Annotated[Path, typer.Option(help="Folder below which the JSON files are.")] = Path("bench/results"),
+    tables: Annotated[Path | None, typer.Option(help="Write the tables to this file too, as Markdown.")] = None,
 ) -> None:
     """One self-contained page of all measurements below a folder."""
     require_file(out, "--out")
-    from headstart.bench.page import page
+    if tables is not None:
+        require_file(tables, "--tables")
+    from headstart.bench.page import folders_of, page
+    from headstart.bench.table import markdown
     from headstart.output import write
 
     text = page(results)
     write(out, lambda path: path.write_text(text))
+    if tables is not None:
+        rendered = "\n".join(f"## {folder.name}\n\n{markdown(folder)}" for folder in folders_of(results))
+        write(tables, lambda path: path.write_text(rendered))
     say(f"wrote {out}: {len(text) / 1e3:.0f} kB")
