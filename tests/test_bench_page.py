@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from bench_case import tiny_quality
 from headstart.bench.chart import Series, lines, ticks
 from headstart.bench.page import page
+from headstart.bench.quality_page import seconds_a_call
 from headstart.bench.result import Result
 from headstart.bench.table import Table, headline_table, markdown, quality_table
 from headstart.bench.way import Way
@@ -56,6 +57,19 @@ def test_the_page_needs_nothing_else(results: Path) -> None:
     assert "prefers-color-scheme: dark" in text
     assert text.count("data:image/png;base64,") == 3  # the strips of 5 calls, and of none
     assert "joules a sample" in text
+
+
+def test_seconds_of_a_busy_machine_are_not_drawn(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path / "busy")
+    path = tmp_path / "busy/cpu/quality.json"
+    held = json.loads(path.read_text())
+    for load, shown in ((0.2, 'against seconds a sample"'), (3.0, "against seconds a sample in the network")):
+        for about in held["machines"]:
+            about["load"] = load
+        path.write_text(json.dumps(held))
+        assert shown in page(tmp_path / "busy")
+    call = seconds_a_call(json.loads((tmp_path / "busy/cpu/speed.json").read_text()))
+    assert call == 1.0 / 4  # a call of headstart's, over its batch
 
 
 def test_names_are_escaped(results: Path) -> None:

@@ -52,7 +52,7 @@ def setting(held: Held) -> str:
     """On what, and on which machine."""
     about, given = held["machines"][-1], held["settings"]
     busy = "" if about["load"] <= 0.5 else f", other work beside it (load {about['load']:.1f})"
-    chip = f"{about['name']}, {about['threads']} threads, torch {about['torch']}{busy}"
+    chip = f"{about['name']}, {about['threads']} thread{'s' * (about['threads'] > 1)}, torch {about['torch']}{busy}"
     return f"{given['denoiser']}; {chip}"
 
 
