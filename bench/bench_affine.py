@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from bench.bench_noise import EAGER, EAGER_OUT, FRESH, NORMAL, calls_for, named, shape_of, words
-from bench.measure import COMPILED, OURS, Case, compiled
 from headstart import ops
+from headstart.bench.measure import COMPILED, OURS, Case, compiled
 
 A, B0, B1, C, C_IN = 0.6, 0.7, -0.3, 0.4, 1.5
 LERPS, CHAIN = "eager, two lerps", "eager, addcmul"

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from bench.bench_noise import words
-from bench.measure import OURS, Case
 from headstart import ops
+from headstart.bench.measure import OURS, Case
 from headstart.ops.component import tables
 
 SIGMA = 0.5

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench.measure import COMPILED, OURS, Case, compiled
 from headstart import ops
+from headstart.bench.measure import COMPILED, OURS, Case, compiled
 
 SCALE = 0.7
 NORMAL = 45.0  # operations of one normal, as counted in csrc/math: 20 for Philox's words, 25 for Box-Muller

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from bench.measure import OURS, Case
-from bench.peers import PEERS, SIGMA_DATA, Network, absent, preconditioned
+from headstart.bench.measure import OURS, Case
+from headstart.bench.peers import PEERS, SIGMA_DATA, Network, absent, preconditioned
 from headstart.solver import calls
 
 SHAPE, STEPS, SIGMA_MAX, SIGMA_MIN = (64, 3, 64, 64), 18, 80.0, 0.002
@@ -100,7 +100,7 @@ def sampler_case(
     for name, peer in PEERS.items():
         if peer.solver == solver and name not in missing and (raw or not peer.raw):
             theirs = preconditioned(network) if raw and not peer.raw else network
-            run = partial(peer.load(), theirs, x, grid)
+            run = partial(peer.load(SIGMA_DATA), theirs, x, grid)
             contenders[name] = run if peer.same or not exact else partial(ignored, run)
     what = "preconditioned network" if raw else "opaque denoiser"
     name = f"sampler {solver} {what} {' x '.join(map(str, shape))} float32 {device}"

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench.measure import COMPILED, COPY, Case, paired, verify
 from headstart import _core
+from headstart.bench.measure import COMPILED, COPY, Case, paired, verify
 
 LINES = pytest.StashKey[list[str]]()
 

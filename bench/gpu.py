@@ -27,8 +27,8 @@ TAIL = 4000  # characters of output that are kept
 ROOT = Path(__file__).parent.parent
 ABOUT = """
 import json, shutil, subprocess, sys, torch
-from bench.ops import machine
-about, gpu = machine(), torch.cuda.is_available()
+from headstart.bench.machine import describe
+about, gpu = describe(), torch.cuda.is_available()
 if gpu:
     at = torch.cuda.get_device_properties(0)
     about |= {"device": at.name, "capability": f"{at.major}.{at.minor}", "memory": at.total_memory,

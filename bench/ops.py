@@ -15,8 +15,8 @@ import torch
 from bench.bench_affine import affine_case
 from bench.bench_mixture import posterior_case
 from bench.bench_noise import EAGER, noise_case, normal_case
-from bench.measure import OURS, Case
 from bench.runner import arguments, run
+from headstart.bench.measure import OURS, Case
 
 TINY = 4
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.measure import COPY, OURS
+from headstart.bench.measure import COPY, OURS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench/results"

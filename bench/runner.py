@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -15,28 +12,11 @@ from typing import Any
 
 import torch
 
-import headstart as hs
-from bench.measure import COMPILED, Case, paired, threads
-from headstart import _core
-from headstart.cli.common import find_chip
+from headstart.bench.machine import describe
+from headstart.bench.measure import COMPILED, Case, paired, threads
 from headstart.output import write
 
 SCHEMA = 1
-
-
-def machine(device: str = "cpu") -> dict[str, Any]:
-    """What the figures were taken on; `commit` is None outside a clone, and ends in `+` where files differ from it."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
-    return {
-        "name": find_chip(torch.device(device)), "processors": os.cpu_count(), "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0], "isa": _core.isa(), "build": _core.build_info(),
-        "python": platform.python_version(), "torch": str(torch.__version__), "headstart": hs.__version__,
-        "commit": commit,
-    }  # fmt: skip
 
 
 def table(case: Mapping[str, Any]) -> str:
@@ -82,7 +62,7 @@ def run(
         settings: `seconds_a_case`, `compile`, and what else the file should say of the run.
         more: further entries of the file.
     """
-    began, about = time.perf_counter(), machine(device)
+    began, about = time.perf_counter(), describe(device)
     if about["load"] > 0.5:
         print(
             f"the machine is busy (load {about['load']:.1f}): what follows shows that this runs, no more",

@@ -2,31 +2,18 @@
 
 Whole runs with a network that costs nothing (see `bench/bench_sampler.py`), single-threaded and on all threads of
 torch; times are given per network call, `copies` in copies of the state. Peers that are not installed are listed with
-the reason: `bench/peers.py` says how to get them. Takes about two minutes on two idle cores; `--quick`: small states, a
-few seconds, figures of the host's time rather than of memory. Results: a table, and `sampler.json` with every
-repetition.
+the reason: `headstart/bench/peers.py` says how to get them. Takes about two minutes on two idle cores; `--quick`: small
+states, a few seconds, figures of the host's time rather than of memory. Results: a table, and `sampler.json` with
+every repetition.
 """
 
 from __future__ import annotations
 
-from importlib import metadata
-
 from bench.bench_sampler import SHAPE, STEPS, all_cases
-from bench.peers import absent
 from bench.runner import arguments, run
+from headstart.bench.peers import absent, versions
 
 QUICK = (8, 3, 32, 32)
-
-
-def versions() -> dict[str, str]:
-    """Of the peers that are installed."""
-    found = {}
-    for name in ("k-diffusion", "diffusers", "azula"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def main() -> None:

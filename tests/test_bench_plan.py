@@ -1,37 +1,10 @@
-"""The evaluation of plans: its exact integrals, its gate, its speedups."""
+"""The evaluation of plans: its gate, its speedups."""
 
 from __future__ import annotations
 
-import math
-
 import pytest
-import torch
 
-import headstart as hs
-from conftest import GaussianLaw
-
-method = pytest.importorskip("bench.plans.method", reason="the benchmarks are not beside the tests")
-report = pytest.importorskip("bench.plans.report")
-
-
-@pytest.mark.parametrize("power", [0, 1, 2])
-def test_polynomials_in_lambda_are_integrated_exactly(power: int) -> None:
-    t, s, levels = 1.3, 0.4, (1.3, 2.0, 5.0)
-    known = [(-math.log(level), torch.tensor((-math.log(level)) ** power, dtype=torch.float64)) for level in levels]
-    got = float(method.exponential(torch.tensor(0.0, dtype=torch.float64), t, s, known))
-    points = torch.linspace(-math.log(t), -math.log(s), 100_001, dtype=torch.float64)
-    fine = float(torch.trapezoid((points + math.log(s)).exp() * points**power, points))
-    assert got == pytest.approx(fine, rel=1e-7)
-
-
-def test_the_corrector_raises_the_order(gaussian: GaussianLaw) -> None:
-    """Errors against the exact flow fall about eightfold when steps are halved."""
-    x = torch.tensor([[3.0, -2.0]], dtype=torch.float64) * 10
-    errors = []
-    for steps in (20, 40):
-        levels = hs.log_uniform(10.0, 0.5, steps).tolist()[:-1]
-        errors.append(float((method.UniPC().run(gaussian, x, levels) - gaussian.flow(x, 10.0, 0.5)).norm()))
-    assert math.log2(errors[0] / errors[1]) > 2.0
+report = pytest.importorskip("bench.plans.report", reason="the benchmarks are not beside the tests")
 
 
 def rows(name: str, values: dict[int, float], likelihood: float = 0.0) -> list[dict]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-measure = pytest.importorskip("bench.measure", reason="the benchmarks are not beside the tests")
-plot = pytest.importorskip("bench.plot")
+measure = pytest.importorskip("headstart.bench.measure")
+plot = pytest.importorskip("bench.plot", reason="the benchmarks are not beside the tests")
 
 ROOT = Path(__file__).parent.parent
 ABOUT = {"name": "a chip", "threads": 1, "torch": "2.0"}

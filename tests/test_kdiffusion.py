@@ -13,6 +13,7 @@ from torch import Tensor
 import headstart as hs
 from conftest import GaussianLaw
 from headstart.adapters import kdiffusion
+from headstart.bench import peers
 
 SEED, OFFSET = 2**63 + 5, 7
 # ours: (theirs, its arguments, whether it draws noise)
@@ -29,7 +30,6 @@ SAMPLERS: dict[Any, tuple[str, dict[str, Any], bool]] = {
 
 
 def module(name: str) -> ModuleType:
-    peers = pytest.importorskip("bench.peers", reason="the benchmarks are not beside the tests")
     try:
         return peers.k_diffusion_module(name)
     except ImportError as missing:

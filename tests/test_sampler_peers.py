@@ -8,7 +8,7 @@ import pytest
 import torch
 
 bench_sampler = pytest.importorskip("bench.bench_sampler", reason="the benchmarks are not beside the tests")
-peers = pytest.importorskip("bench.peers")
+peers = pytest.importorskip("headstart.bench.peers")
 
 SHAPE = (3, 2, 5, 5)
 CASES = [(solver, raw) for solver in bench_sampler.SOLVERS for raw in (False, True)]
@@ -29,7 +29,7 @@ def test_a_peer_computes_the_solver(solver: str, raw: bool, name: str) -> None:
         assert distance(case.contenders[name](), ours) < case.tolerance
     else:
         network = bench_sampler.gaussian
-        theirs = peers.PEERS[name].load()(network, *bench_sampler.states(SHAPE))
+        theirs = peers.PEERS[name].load(peers.SIGMA_DATA)(network, *bench_sampler.states(SHAPE))
         assert distance(theirs, exact_flow()) < 2 * distance(ours, exact_flow())
 
 

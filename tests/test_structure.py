@@ -18,6 +18,7 @@ FORBIDDEN = {
     "fitting": ["headstart.solver", "headstart.sample", "headstart.cli"],
     "ops": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.denoiser", "headstart.grid"],
     "adapters/edm": ["headstart.solver", "headstart.sample", "headstart.fitting", "headstart.cli"],
+    "bench": ["headstart.cli"],
     "metrics": ["headstart.solver", "headstart.initializer", "headstart.sample", "headstart.cli"],
     "data": ["headstart.initializer", "headstart.fitting", "headstart.sample", "headstart.metrics", "headstart.cli"],
     "recipes": ["headstart.cli"],

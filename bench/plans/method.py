@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -35,46 +33,6 @@ def grids(sigma: float, steps: int) -> Iterator[tuple[str, Tensor]]:
             yield f"rho {rho:g} {low}", hs.karras(sigma, low, steps, rho)
 
 
-@dataclass(frozen=True)
-class UniPC:
-    """A 2M predictor, and a corrector by the parabola through the new prediction and the last two.
-
-    The corrected state replaces the one the new prediction was made at, at no further call: the order-2 member of the
-    unified predictor-corrector family, with exact weights in place of `B(h)`; no correction after the step to 0.
-
-    Reference: "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models" (Zhao, Bai, Rao,
-    Zhou, Lu, 2023, https://arxiv.org/abs/2302.04867).
-    """
-
-    def run(self, denoiser: Callable[..., Tensor], x: Tensor, levels: Sequence[float]) -> Tensor:
-        known: list[tuple[float, Tensor]] = []
-        before = x
-        for i, (t, s) in enumerate(pairwise(levels)):
-            now = denoiser(x, torch.tensor(t, dtype=torch.float64))
-            known = [(-math.log(t), now), *known][:3]
-            if i:
-                x = exponential(before, levels[i - 1], t, known)
-            if s == 0:
-                return now
-            before, x = x, exponential(x, t, s, known[:2])
-        return x
-
-
-def exponential(x: Tensor, t: float, s: float, known: Sequence[tuple[float, Tensor]]) -> Tensor:
-    """`(s / t) x + int e^(lambda - lambda_s) P(lambda) dlambda`, `P` the polynomial through the known predictions."""
-    h = math.log(t / s)
-    nodes = torch.tensor([lam + math.log(t) for lam, _ in known], dtype=torch.float64) / h
-    moments = [(1 - math.exp(-h)) / h]  # int_0^1 e^{(u - 1) h} u^k du
-    for k in range(1, len(known)):
-        moments.append((1 - k * moments[-1]) / h)
-    powers = torch.arange(len(known), dtype=torch.float64)
-    weights = h * torch.linalg.solve(nodes[None] ** powers[:, None], torch.tensor(moments, dtype=torch.float64))
-    x = s / t * x
-    for weight, (_, denoised) in zip(weights.tolist(), known, strict=True):
-        x = x + weight * denoised
-    return x
-
-
 def methods(case: Case, nfe: int, seed: int) -> Iterator[Method]:
     """Every method with `nfe` calls; plans are made here, from the start (and the calibration data) alone."""
     start, denoiser = case.start, case.denoiser
@@ -93,8 +51,7 @@ def methods(case: Case, nfe: int, seed: int) -> Iterator[Method]:
     for low in SIGMA_MIN:
         grid = hs.log_uniform(80.0, low, nfe)
         yield Method("3M from 80", f"log {low}", nfe, solve(80.0, grid, hs.DPMpp3M()))
-        levels = grid.tolist()
-        yield Method("UniPC from 80", f"log {low}", nfe, lambda z, levels=levels: UniPC().run(denoiser, 80 * z, levels))
+        yield Method("UniPC from 80", f"log {low}", nfe, solve(80.0, grid, hs.UniPC()))
         short = hs.log_uniform(start.sigma, low, nfe)
         yield Method("learned start, 2M", f"log {low}", nfe, solve(start.sigma, short, hs.DPMpp2M()))
     extra = {} if case.heldout is None else {"denoiser": denoiser, "heldout": case.heldout}

@@ -52,6 +52,7 @@ from headstart.solver import (
     Euler,
     EulerMaruyama,
     Heun,
+    UniPC,
 )
 from headstart.tail import TailCheck, tail_check
 
@@ -105,6 +106,7 @@ __all__ = [
     "StudentTMixture",
     "TailCheck",
     "TarFlow",
+    "UniPC",
     "Validation",
     "adapters",
     "dip_horizon",

@@ -1,9 +1,10 @@
-"""The command line: `headstart demo | fit | sample | plan | eval | recipe | convert | doctor`. One command a file."""
+"""The command line: `headstart demo | fit | sample | plan | eval | recipe | convert | bench | doctor`, a file each."""
 
 from __future__ import annotations
 
 import typer
 
+from headstart.cli.bench import bench
 from headstart.cli.convert import convert
 from headstart.cli.demo import demo
 from headstart.cli.doctor import doctor
@@ -23,5 +24,6 @@ app = typer.Typer(
 for command in (doctor, demo, fit, plan, sample, recipe, convert):
     app.command()(command)
 app.command("eval")(evaluate)
+app.add_typer(bench, name="bench")
 
 __all__ = ["app"]

@@ -6,7 +6,6 @@ import errno
 import functools
 import importlib
 import os
-import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +30,7 @@ SOLVERS = {
     "dpmpp3m": "DPMpp3M",
     "dpmppsde2m": "DPMppSDE2M",
     "dpmppsde3m": "DPMppSDE3M",
+    "unipc": "UniPC",
 }
 DENOISER = "zoo:fashion, edm:FILE, diffusers:FOLDER, or module:attribute of a callable D(x, sigma, **cond)."
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch's allocators say it
@@ -95,18 +95,6 @@ def find_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: cannot use {name!r} here ({str(error).splitlines()[0]})") from None
-
-
-def find_chip(device: torch.device) -> str:
-    """The model name of the GPU, or of the processor where the system tells it."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def find_solver(name: str) -> Any:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headstart.bench.machine import find_chip
 from headstart.cli.common import (
     console,
-    find_chip,
     find_device,
     guarded,
     require_file,

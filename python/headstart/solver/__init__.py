@@ -5,6 +5,7 @@ from headstart.solver.heun import Churn, Heun
 from headstart.solver.multistep import DPMpp2M, DPMpp3M, DPMppSDE2M, DPMppSDE3M
 from headstart.solver.row import Row, Solver, calls
 from headstart.solver.stochastic import DDPM, Ancestral, EulerMaruyama
+from headstart.solver.unipc import UniPC
 
 __all__ = [
     "DDPM",
@@ -19,5 +20,6 @@ __all__ = [
     "Heun",
     "Row",
     "Solver",
+    "UniPC",
     "calls",
 ]

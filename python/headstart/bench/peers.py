@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -30,19 +31,19 @@ class Peer:
     """A sampler to compare with.
 
     Fields:
-        load: makes the sampler; ImportError where its library is not installed.
+        load: makes the sampler for a network's `sigma_data`; ImportError where its library is not installed.
         solver: the headstart solver it is set beside.
         raw: it takes the raw network and does the preconditioning itself.
         same: it computes the solver's result; False: another method of the same order.
     """
 
-    load: Callable[[], Run]
+    load: Callable[[float], Run]
     solver: str
     raw: bool = False
     same: bool = True
 
 
-def preconditioned(raw: Network) -> Network:
+def preconditioned(raw: Network, sigma_data: float = SIGMA_DATA) -> Network:
     """`D = c_skip x + c_out F(c_in x, c_noise)` in plain float32 torch, for samplers that leave it to the network.
 
     Reference: "Elucidating the Design Space of Diffusion-Based Generative Models" (Karras et al., 2022,
@@ -52,9 +53,9 @@ def preconditioned(raw: Network) -> Network:
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         x = x.to(torch.float32)
         levels = sigma.to(torch.float32).reshape(-1, *[1] * (x.dim() - 1))
-        total = levels**2 + SIGMA_DATA**2
+        total = levels**2 + sigma_data**2
         output = raw(x / total.sqrt(), levels.log().flatten() / 4)
-        return SIGMA_DATA**2 / total * x + levels * SIGMA_DATA / total.sqrt() * output
+        return sigma_data**2 / total * x + levels * sigma_data / total.sqrt() * output
 
     return denoise
 
@@ -130,14 +131,14 @@ def k_diffusion(name: str) -> Run:
     return lambda network, x, grid: method(network, x, grid.to(x), disable=True)
 
 
-def diffusers(name: str) -> Run:
+def diffusers(name: str, sigma_data: float) -> Run:
     """The loop of a pipeline over one of diffusers' EDM schedulers, which make the grid of equation 5 themselves."""
     require("diffusers", 'pip install "headstart[bench]"')
     schedulers = importlib.import_module("diffusers.schedulers")
     scheduler_class = getattr(schedulers, name)
 
     def run(network: Network, x: Tensor, grid: Tensor) -> Tensor:
-        scheduler = scheduler_class(sigma_min=grid[-2].item(), sigma_max=grid[0].item(), sigma_data=SIGMA_DATA)
+        scheduler = scheduler_class(sigma_min=grid[-2].item(), sigma_max=grid[0].item(), sigma_data=sigma_data)
         scheduler.set_timesteps(len(grid) - 1, device=x.device)
         for t in scheduler.timesteps:
             output = network(scheduler.scale_model_input(x, t), t)
@@ -150,7 +151,7 @@ def diffusers(name: str) -> Run:
 def azula(name: str) -> Run:
     """One of azula's samplers on the levels of the grid; the step to 0, which most of them divide by, is Euler's."""
     require("azula", "pip install --no-deps azula")
-    denoise = importlib.import_module("azula.denoise")
+    denoise: Any = importlib.import_module("azula.denoise")
     sample = importlib.import_module("azula.sample")
 
     class Denoiser(denoise.Denoiser):
@@ -176,17 +177,19 @@ def azula(name: str) -> Run:
 
 
 PEERS: dict[str, Peer] = {
-    "EDM algorithm 2": Peer(lambda: algorithm_2(True, torch.float64), "Heun"),
-    "EDM algorithm 2, no noise drawn": Peer(lambda: algorithm_2(False, torch.float64), "Heun"),
-    "EDM algorithm 2, no noise, float32": Peer(lambda: algorithm_2(False, torch.float32), "Heun"),
-    "k-diffusion sample_heun": Peer(lambda: k_diffusion("sample_heun"), "Heun"),
-    "azula HeunSampler": Peer(lambda: azula("HeunSampler"), "Heun"),
-    "k-diffusion sample_dpmpp_2m": Peer(lambda: k_diffusion("sample_dpmpp_2m"), "DPMpp2M"),
-    "diffusers EDMDPMSolverMultistep": Peer(lambda: diffusers("EDMDPMSolverMultistepScheduler"), "DPMpp2M", raw=True),
-    "azula xEABSampler": Peer(lambda: azula("xEABSampler"), "DPMpp2M", same=False),
-    "k-diffusion sample_euler": Peer(lambda: k_diffusion("sample_euler"), "Euler"),
-    "diffusers EDMEuler": Peer(lambda: diffusers("EDMEulerScheduler"), "Euler", raw=True),
-    "azula EulerSampler": Peer(lambda: azula("EulerSampler"), "Euler"),
+    "EDM algorithm 2": Peer(lambda _: algorithm_2(True, torch.float64), "Heun"),
+    "EDM algorithm 2, no noise drawn": Peer(lambda _: algorithm_2(False, torch.float64), "Heun"),
+    "EDM algorithm 2, no noise, float32": Peer(lambda _: algorithm_2(False, torch.float32), "Heun"),
+    "k-diffusion sample_heun": Peer(lambda _: k_diffusion("sample_heun"), "Heun"),
+    "azula HeunSampler": Peer(lambda _: azula("HeunSampler"), "Heun"),
+    "k-diffusion sample_dpmpp_2m": Peer(lambda _: k_diffusion("sample_dpmpp_2m"), "DPMpp2M"),
+    "diffusers EDMDPMSolverMultistep": Peer(
+        lambda sd: diffusers("EDMDPMSolverMultistepScheduler", sd), "DPMpp2M", raw=True
+    ),
+    "azula xEABSampler": Peer(lambda _: azula("xEABSampler"), "DPMpp2M", same=False),
+    "k-diffusion sample_euler": Peer(lambda _: k_diffusion("sample_euler"), "Euler"),
+    "diffusers EDMEuler": Peer(lambda sd: diffusers("EDMEulerScheduler", sd), "Euler", raw=True),
+    "azula EulerSampler": Peer(lambda _: azula("EulerSampler"), "Euler"),
 }
 
 
@@ -195,7 +198,18 @@ def absent() -> dict[str, str]:
     reasons = {}
     for name, peer in PEERS.items():
         try:
-            peer.load()
+            peer.load(SIGMA_DATA)
         except ImportError as reason:
             reasons[name] = str(reason)
     return reasons
+
+
+def versions() -> dict[str, str]:
+    """Of the peers' libraries that are installed."""
+    found = {}
+    for name in ("k-diffusion", "diffusers", "azula"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

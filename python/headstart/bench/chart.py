@@ -1,0 +1,121 @@
+"""Charts as inline SVG, coloured by the page's own style sheet, so that they follow light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 440, 300  # about a phone's width, so that text stays readable there
+LEFT, RIGHT, TOP, BOTTOM = 62, 10, 10, 40
+STEPS = (1, 2, 5)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of points `(x, y)`, or `(x, y, low, high)` with a bar from low to high.
+
+    Fields:
+        colour: index of one of the style sheet's colours.
+        dashed: how a baseline is drawn.
+        joined: False: points alone.
+    """
+
+    name: str
+    points: Sequence[tuple[float, ...]]
+    colour: int
+    dashed: bool = False
+    joined: bool = True
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5 times powers of ten between the two."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    known = [step * 10.0**power for power in powers for step in STEPS]
+    return [value for value in known if low <= value * (1 + 1e-9) and value <= high * (1 + 1e-9)]
+
+
+def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """A logarithmic axis from `low` at `start` to `high` at `end`."""
+    span = math.log(high / low)
+    return lambda value: start + (end - start) * math.log(value / low) / span
+
+
+def plain(value: float) -> str:
+    return f"{value:.12g}" if 1e-3 <= value < 1e5 else f"{value:.0e}"
+
+
+def lines(
+    series: Sequence[Series], x_label: str, y_label: str, floor: float | None = None, marks: Sequence[float] = ()
+) -> str:
+    """A chart on two logarithmic axes, with its legend; a horizontal line at `floor`.
+
+    `marks`: where the horizontal axis is labelled, in place of 1, 2, 5 times powers of ten.
+
+    Raises:
+        ValueError: no points, or one that is not above 0.
+    """
+    values = [point for one in series for point in one.points]
+    heights = [y for point in values for y in point[1:]] + ([floor] if floor else [])
+    if not values or min(min(point) for point in values) <= 0:
+        raise ValueError(f"lines: needs points above 0, got {values}")
+    left, right = (edge(point[0] for point in values) for edge in (min, max))
+    low, high = min(heights) / 1.08, max(heights) * 1.08
+    x = scale(left / 1.15, right * 1.15, LEFT, WIDTH - RIGHT)
+    y = scale(low, high, HEIGHT - BOTTOM, TOP)
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_label)} against {escape(x_label)}">'
+    ]
+    for value in ticks(low, high):
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{plain(value)}</text>')
+    for value in marks or ticks(left / 1.15, right * 1.15):
+        parts.append(f'<text x="{x(value):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{plain(value)}</text>')
+    parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    middle = (HEIGHT - BOTTOM) / 2
+    parts.append(f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
+    if floor:
+        parts.append(f'<line class="floor" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(floor):.1f}" y2="{y(floor):.1f}"/>')
+    for one in series:
+        parts += draw(one, x, y)
+    return "".join([*parts, "</svg>", legend(series, floor)])
+
+
+def draw(one: Series, x: Callable[[float], float], y: Callable[[float], float]) -> list[str]:
+    """One series: its line, bars and points, each point with its values as a tip."""
+    kind, parts = f"c{one.colour}", []
+    if one.joined:
+        path = " ".join(f"{x(point[0]):.1f},{y(point[1]):.1f}" for point in one.points)
+        parts.append(f'<polyline class="{kind}{" dashed" if one.dashed else ""}" points="{path}"/>')
+    for point in one.points:
+        at, middle = f"{x(point[0]):.1f}", f"{y(point[1]):.1f}"
+        if len(point) == 4:
+            low, high = y(point[2]), y(point[3])
+            parts.append(f'<line class="{kind}" x1="{at}" x2="{at}" y1="{low:.1f}" y2="{high:.1f}"/>')
+        tip = escape(f"{one.name}: {point[0]:.4g}, {point[1]:.4g}")
+        parts.append(f'<circle class="{kind}" cx="{at}" cy="{middle}" r="3"><title>{tip}</title></circle>')
+    return parts
+
+
+def legend(series: Sequence[Series], floor: float | None) -> str:
+    entries = [
+        f'<span><i class="c{one.colour}{" dashed" if one.dashed else ""}"></i>{escape(one.name)}</span>'
+        for one in series
+    ]
+    entries += ['<span><i class="floor"></i>real images against real images</span>'] if floor else []
+    return f'<div class="legend">{"".join(entries)}</div>'
+
+
+def bars(rows: Sequence[tuple[str, float, bool]], unit: str) -> str:
+    """Horizontal bars `(name, value, ours)` on a logarithmic axis that ends below the least value, names above them."""
+    least, most = (edge(value for _, value, _ in rows) for edge in (min, max))
+    x = scale(least / 2, max(most, least * 1.01), 0, WIDTH - 110)
+    height = 34 * len(rows) + 6
+    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(unit)}">']
+    for i, (name, value, ours) in enumerate(rows):
+        top, width = 34 * i, x(value)
+        parts.append(f'<text x="0" y="{top + 13}">{escape(name)}</text>')
+        parts.append(f'<rect class="c{0 if ours else 7}" x="0" y="{top + 17}" width="{width:.1f}" height="11"/>')
+        parts.append(f'<text x="{width + 5:.1f}" y="{top + 27}">{value:.3g} {escape(unit)}</text>')
+    return "".join([*parts, "</svg>"])

@@ -1,0 +1,145 @@
+"""`headstart bench energy`: joules a sample, as a counter of the hardware shows them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import headstart as hs
+from headstart.bench.case import Case
+from headstart.bench.counter import Counter
+from headstart.bench.headline import headline
+from headstart.bench.result import Result
+from headstart.bench.way import HEUN, Way
+from headstart.progress import track
+
+REPETITIONS = 3
+USUAL = (Way(*HEUN), Way("classic", "2M", "log", 9), Way("learned", "2M", "log", 5))  # where no quality is known
+
+
+@dataclass
+class Energy:
+    """One measurement of several ways, one batch after another on one device.
+
+    Fields:
+        case: whose denoiser and starts.
+        counter: of the device; None: times only.
+        result: where rows go.
+        horizon: sigma_T of the learned starts.
+        batch: samples a call.
+        seconds: least time a point, all repetitions together.
+        clock, rest: seconds now, and waiting; tests put others in their place.
+    """
+
+    case: Case
+    counter: Counter | None
+    result: Result
+    horizon: float
+    batch: int
+    seconds: float
+    clock: Callable[[], float] = time.perf_counter
+    rest: Callable[[float], None] = time.sleep
+
+    def span(self, work: Callable[[float], int], seconds: float) -> dict[str, Any]:
+        """Joules (None without a counter) and seconds of `work(seconds)`, and what it returned."""
+        self.wait()
+        began = self.clock()
+        before = None if self.counter is None else self.counter.joules()
+        samples = work(seconds)
+        self.wait()
+        joules = None if self.counter is None or before is None else self.counter.joules() - before
+        return {"seconds": self.clock() - began, "joules": joules, "samples": samples}
+
+    def wait(self) -> None:
+        """Waits for the device."""
+        if self.case.device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    def idle(self) -> float | None:
+        """Watts of the device doing nothing, over a third of a point's time."""
+        if self.counter is None:
+            return None
+
+        def nothing(seconds: float) -> int:
+            self.rest(seconds)
+            return 0
+
+        span = self.span(nothing, self.seconds / REPETITIONS)
+        return span["joules"] / span["seconds"]
+
+    def row(self, way: Way, plans: Mapping[int, hs.Plan]) -> dict[str, Any]:
+        """One way: idle power, then its repetitions, each for a third of the time, samples that never repeat."""
+        first = 0
+
+        def draw(seconds: float) -> int:
+            nonlocal first
+            began, count = self.clock(), 0
+            while not count or self.clock() - began < seconds:
+                self.case.draw(way, self.horizon, self.batch, 0, first + count, plans)
+                count += self.batch
+            first += count
+            return count
+
+        self.case.draw(way, self.horizon, self.batch, 0, 0, plans)  # warm
+        idle = self.idle()
+        spans = [self.span(draw, self.seconds / REPETITIONS) for _ in range(REPETITIONS)]
+        about = {"start": way.start, "solver": way.solver, "grid": way.grid, "nfe": way.nfe, "batch": self.batch}
+        return {**about, "counter": self.counter and self.counter.name, "idle_watts": idle, "repetitions": spans}
+
+    def run(self, ways: Sequence[Way]) -> None:
+        """Every way that is missing."""
+        points = [way for way in ways if not self.result.has(f"{way.key}-b{self.batch}")]
+        with track("energy", len(points), True) as advance:
+            for way in points:
+                plans = {way.nfe: self.case.plan(way.nfe, self.horizon)} if way.start == "planned" else {}
+                self.result.add(f"{way.key}-b{self.batch}", self.row(way, plans))
+                advance(f"energy: {way.key} done")
+
+
+def figures(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """Of one row, medians over its repetitions: seconds and joules a sample, and joules above idle."""
+    spans = row["repetitions"]
+    seconds = statistics.median(span["seconds"] / span["samples"] for span in spans)
+    if row["counter"] is None:
+        return {"seconds": seconds, "joules": None, "above_idle": None}
+    joules = statistics.median(span["joules"] / span["samples"] for span in spans)
+    above = statistics.median((s["joules"] - row["idle_watts"] * s["seconds"]) / s["samples"] for s in spans)
+    return {"seconds": seconds, "joules": joules, "above_idle": above}
+
+
+def equal_quality(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ways that reach the same quality, of the rows of a quality file: `target`, `method`, and the `way` with the
+    fewest calls that do (a target's own way among them)."""
+    found = []
+    for entry in headline(rows):
+        if entry["calls"] is not None:
+            found.append({"target": entry["target"], "method": entry["method"], "way": Way(*entry["way"])})
+        own = {"target": entry["target"], "method": "target", "way": Way(**entry["of"])}
+        found += [own] if own not in found else []
+    return found
+
+
+def ratios(pairs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For every target and learned method at equal quality: the classic start's network calls, seconds and joules
+    over the method's."""
+    known = {Way(r["start"], r["solver"], r["grid"], r["nfe"]).key: figures(r) for r in rows}
+    table = []
+    for target in dict.fromkeys(pair["target"] for pair in pairs):
+        ways = {pair["method"]: pair["way"] for pair in pairs if pair["target"] == target}
+        for reference in ("target", "classic"):
+            for method in ("learned", "planned", "transport"):
+                a, b = ways.get(reference), ways.get(method)
+                if a is None or b is None or a.key not in known or b.key not in known:
+                    continue
+                there, here = known[a.key], known[b.key]
+                entry: dict[str, Any] = {"target": target, "reference": a.key, "method": b.key, "calls": a.nfe / b.nfe}
+                for name in ("seconds", "joules", "above_idle"):
+                    x, y = there[name], here[name]
+                    entry[name] = None if x is None or y is None or y <= 0 else x / y
+                table.append(entry)
+    return table

@@ -1,0 +1,130 @@
+"""`headstart bench quality | speed | energy | report`: what users decide on, measured here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headstart.cli.bench_common import Denoiser, Device, Out, Quick, find_data, find_out, numbers
+from headstart.cli.bench_quality import quality
+from headstart.cli.common import console, find_denoiser, find_device, guarded, require_file, say
+
+bench = typer.Typer(
+    help="Measure quality for each network call, speed and energy, and make one page of it.", no_args_is_help=True
+)
+bench.command()(quality)
+
+
+@bench.command()
+@guarded
+def speed(
+    denoiser: Denoiser = "zoo:fashion",
+    batches: Annotated[str, typer.Option(help="Samples at a time.")] = "1,8,64,512",
+    sides: Annotated[str, typer.Option(help="Sides of the images; the first one with every batch.")] = "28,56,112",
+    channels: Annotated[int, typer.Option(min=1, help="Of the images.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 9,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Time a point, beyond three repetitions.")] = 10.0,
+    compile: Annotated[bool, typer.Option(help="Also with the network compiled by torch.")] = True,
+    limit: Annotated[float | None, typer.Option(help="Seconds after which no point is begun.")] = None,
+    out: Out = None,
+    device: Device = "auto",
+    quick: Quick = False,
+) -> None:
+    """Samples a second and latency of whole samplers around one network, headstart's and others'."""
+    where = find_device(device)
+    folder = find_out(out, where)
+    import torch
+
+    from headstart.bench.peers import versions
+    from headstart.bench.result import Result
+    from headstart.bench.speed import SOLVERS, Speed, points, shares
+
+    if quick:
+        batches, sides, steps, seconds, compile = "1,2", "28", 3, 0.0, False
+    settings = {"denoiser": denoiser, "channels": channels, "seconds": seconds, "compile": compile, "peers": versions()}
+    result = Result(folder / "speed.json", "speed", settings, str(where))
+    most = torch.get_num_threads() if where.type == "cpu" else 1
+    chosen = points(list(SOLVERS), numbers(batches, "--batches"), numbers(sides, "--sides"), most, steps)
+    run = Speed(find_denoiser(denoiser, where), channels, result, where, seconds, compile)
+    done = run.run(chosen, limit)
+    for name, reason in result.found["absent"].items():
+        say(f"left out: {name} ({reason})")
+    for row in result.rows:
+        for entry in shares(row):
+            figures = f"{entry['samples_a_second']:10.1f} samples/s   {entry['ratio']:6.3f} x headstart's time"
+            console.print(f"{row['key']:<26} {entry['contender']:<36} {figures}", markup=False, soft_wrap=True)
+    say(f"{'wrote' if done else 'time is over, some points are missing; wrote'} {result.path}")
+
+
+@bench.command()
+@guarded
+def energy(
+    denoiser: Denoiser = "zoo:fashion",
+    train: Annotated[str, typer.Option(help="Images that starts are fitted to.")] = "zoo:fashion",
+    heldout: Annotated[
+        str, typer.Option(help="Held-out images, for a horizon that quality.json does not say.")
+    ] = "zoo:fashion",
+    batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Time a way: 30 at least for a figure to quote.")] = 30.0,
+    out: Out = None,
+    device: Device = "auto",
+    quick: Quick = False,
+) -> None:
+    """Joules a sample of ways of equal quality (those of quality.json), by the hardware's own counter."""
+    where = find_device(device)
+    folder = find_out(out, where)
+    from headstart.bench.case import Case, split
+    from headstart.bench.counter import find_counter
+    from headstart.bench.energy import USUAL, Energy, equal_quality, figures
+    from headstart.bench.result import Result, read
+
+    counter = find_counter(where)
+    if isinstance(counter, str):
+        say(counter)
+    path = folder / "quality.json"
+    held = read(path, "quality") if path.exists() else None
+    ways = list(dict.fromkeys(pair["way"] for pair in equal_quality(held["rows"]))) if held and held["rows"] else []
+    known, unseen = find_data(train, heldout)
+    case = Case(find_denoiser(denoiser, where), known, *split(unseen), device=str(where))
+    horizon = 3.0 if quick else float((held["found"]["horizon"] if held else case.horizon(0.01))["sigma"])
+    if quick:
+        batch, seconds = 2, 0.0
+    settings = {"denoiser": denoiser, "train": Path(train).name, "seconds": seconds, "sigma": horizon}
+    result = Result(folder / "energy.json", "energy", settings, str(where))
+    found = None if isinstance(counter, str) else counter
+    result.found["counter"] = counter if isinstance(counter, str) else counter.name
+    Energy(case, found, result, horizon, batch, seconds).run(ways or USUAL)
+    for row in result.rows:
+        at = figures(row)
+        joules = (
+            "" if at["joules"] is None else f"   {at['joules']:.4g} J a sample, {at['above_idle']:.4g} J above idle"
+        )
+        console.print(
+            f"{row['key']:<32} {1e3 * (at['seconds'] or 0):9.3f} ms a sample{joules}", markup=False, soft_wrap=True
+        )
+    say(f"wrote {result.path}")
+
+
+@bench.command()
+@guarded
+def report(
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    results: Annotated[Path, typer.Option(help="Folder below which the JSON files are.")] = Path("bench/results"),
+    tables: Annotated[Path | None, typer.Option(help="Write the tables to this file too, as Markdown.")] = None,
+) -> None:
+    """One self-contained page of all measurements below a folder."""
+    require_file(out, "--out")
+    if tables is not None:
+        require_file(tables, "--tables")
+    from headstart.bench.page import folders_of, page
+    from headstart.bench.table import markdown
+    from headstart.output import write
+
+    text = page(results)
+    write(out, lambda path: path.write_text(text))
+    if tables is not None:
+        rendered = "\n".join(f"## {folder.name}\n\n{markdown(folder)}" for folder in folders_of(results))
+        write(tables, lambda path: path.write_text(rendered))
+    say(f"wrote {out}: {len(text) / 1e3:.0f} kB")
