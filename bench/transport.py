@@ -19,30 +19,18 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from bench.plans.case import CASES, CHUNK, Case
-from headstart.initializer.transport import asinh_levels, descend, second_moments
+from bench.plans.case import CASES, Case
+from headstart.initializer.transport import second_moments
 from headstart.output import write
 
 HORIZONS = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0)
 BATCH, ROUNDS = 64, 15
 
 
-def fine(case: Case, x: Tensor, sigma: float, steps: int) -> Tensor:
-    """The denoiser's fine solution from states `x` at `sigma`."""
-    scale = float(second_moments(case.start.mixture).sum().sqrt())
-    levels = asinh_levels(scale, 0.002, sigma, steps)
-
-    def denoise(x: Tensor, level: float) -> Tensor:
-        return case.denoiser(x, torch.tensor(level, dtype=torch.float64))
-
-    with torch.no_grad():
-        return torch.cat([denoise(descend(denoise, part, levels), levels[-1]) for part in x.split(CHUNK)])
-
-
 def distances(case: Case, reference: Tensor, z: Tensor, sigma: float) -> dict[str, float]:
     """Root-mean-square, median and share of distances above a tenth of the data's scale, a coordinate."""
     x = case.start.mixture.transport(z, sigma)
-    each = (fine(case, x, sigma, case.fine_steps) - reference).double().flatten(1).square().mean(1).sqrt()
+    each = (case.fine(x, sigma) - reference).double().flatten(1).square().mean(1).sqrt()
     scale = float(second_moments(case.start.mixture).mean().sqrt())
     return {
         "sigma_T": sigma,
@@ -86,7 +74,7 @@ def main() -> None:
             continue
         case = CASES[name](0, arguments.quick)
         z = case.latents(0)[: 16 if arguments.quick else 256 if case.truth else 64]
-        about["n"], reference = len(z), fine(case, 80 * z, 80.0, case.fine_steps)
+        about["n"], reference = len(z), case.fine(80 * z)
         if z[0].numel() == 784 and "cost" not in found:
             found["cost"] = cost(case)
         for sigma in HORIZONS:

@@ -241,6 +241,14 @@ def test_a_network_that_disagrees_is_planned_for_from_80() -> None:
     assert apart.mode == "from 80"
     assert apart.provenance["calibration"]["displacement"] > 1
     assert apart.provenance["calibration"]["noise"] > agreeing.provenance["calibration"]["noise"]
+    tried = apart.provenance["on the network"]
+    assert len(tried) == 2
+    assert str(apart.provenance["noise"]) == min(tried, key=tried.get)
+
+
+def test_a_plan_is_made_where_gradients_are_off(near: hs.Plan) -> None:
+    with torch.no_grad():
+        assert hs.plan(LAW.at(near.sigma), near.nfe, near.sigma).table == near.table
 
 
 @pytest.mark.parametrize(

@@ -42,16 +42,16 @@ class Case:
     def latents(self, seed: int) -> Tensor:
         return hs.ops.normal((self.n, *self.start.shape), 1000 + seed, 0, device="cpu")
 
-    def fine(self, z: Tensor) -> Tensor:
-        """The fine solution from `80 z`: Adams-Bashforth of order 4, then the last prediction."""
+    def fine(self, x: Tensor, sigma: float = 80.0) -> Tensor:
+        """The fine solution from states `x` at `sigma`: Adams-Bashforth of order 4, then the last prediction."""
         scale = float(second_moments(self.start.mixture).sum().sqrt())
-        levels = asinh_levels(scale, 0.002, 80.0, self.fine_steps)
+        levels = asinh_levels(scale, 0.002, sigma, self.fine_steps)
 
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            return self.denoiser(x, torch.tensor(sigma, dtype=torch.float64))
+        def denoise(x: Tensor, level: float) -> Tensor:
+            return self.denoiser(x, torch.tensor(level, dtype=torch.float64))
 
         with torch.no_grad():
-            return torch.cat([denoise(descend(denoise, 80 * part, levels), levels[-1]) for part in z.split(CHUNK)])
+            return torch.cat([denoise(descend(denoise, part, levels), levels[-1]) for part in x.split(CHUNK)])
 
 
 def exact_modes(dim: int, seed: int) -> hs.GaussianMixture:

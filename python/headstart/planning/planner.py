@@ -67,14 +67,11 @@ def plan(
     if denoiser is not None and heldout is not None:
         found = calibrate(mixture, denoiser, heldout, horizon or SIGMA_MAX / 2, cond or {}, seed)
         shares = sorted({LEAST_NOISE, found.noise()})
+    flow = flow_of(mixture)
     begins = [sigma_start] if sigma_start is not None else [level for level in (SIGMA_MAX, horizon) if level]
     with track("plan", len(shares) * (len(begins) * TRIALS * TRIAL_STEPS + STEPS - TRIAL_STEPS), progress) as advance:
-        made = [
-            fitted(
-                mixture, begins, horizon, nfe, free_history, share, found.displacement if found else 0.0, seed, advance
-            )
-            for share in shares
-        ]
+        apart = found.displacement if found else 0.0
+        made = [fitted(flow, begins, horizon, nfe, free_history, share, apart, seed, advance) for share in shares]
     best = made[0]
     provenance: dict[str, Any] = {"seed": seed}
     if found is not None:
@@ -86,27 +83,28 @@ def plan(
         best = made[errors.index(min(errors))]
         provenance["on the network"] = dict(zip(map(str, shares), errors, strict=True))
     provenance |= {**best.provenance, "components": len(mixture.weight), "shape": list(mixture.shape)}
+    far = trajectories(flow, SIGMA_MAX, VALIDATION, False, FINE, generator(seed, 2))
+    best = replace(
+        best, expected_error=expected(best, mixture, seed), classic_error=best_classic(flow, far, SIGMA_MAX, nfe)[0]
+    )
     return replace(best, provenance=provenance | {"seconds": round(time.perf_counter() - began, 2)})
 
 
 def fitted(
-    mixture: GaussianMixture, begins: list[float], horizon: float | None, nfe: int, free_history: bool, share: float,
+    flow: Flow, begins: list[float], horizon: float | None, nfe: int, free_history: bool, share: float,
     displacement: float, seed: int, advance: Callable[..., None],
 ) -> Plan:  # fmt: skip
-    """The plan that allows for predictions with `share` of the start's own denoising error."""
-    flow = flow_of(mixture)
+    """The plan that allows for noise of `share` of the start's own denoising error; its errors are not known yet."""
     noise, steps = noise_of(flow, share, seed), STEPS - TRIAL_STEPS
     fits = [trial(flow, level, nfe, free_history and level == horizon, noise, seed, advance) for level in begins]
     apart = [displacement if fit.table.sigma == horizon else 0.0 for fit in fits]
     errors = [math.hypot(fit.error, gap) for fit, gap in zip(fits, apart, strict=True)]
     fit = fits[errors.index(min(errors))]
     fit.run(steps, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)), advance)
-    far = trajectories(flow, SIGMA_MAX, VALIDATION, False, FINE, generator(seed, 2))
     nodes = (*fit.best.levels().tolist(), 0.0)
     ghost = GHOST * fit.table.sigma if fit.table.free_history else None
     provenance = {"noise": share, "after trials": dict(zip(map(str, begins), errors, strict=True))}
-    made = Plan(nodes, tuple(fit.best.rows()), ghost, 0.0, best_classic(flow, far, SIGMA_MAX, nfe)[0], provenance)
-    return replace(made, expected_error=expected(made, mixture, seed))
+    return Plan(nodes, tuple(fit.best.rows()), ghost, 0.0, 0.0, provenance)
 
 
 def trial(
