@@ -74,6 +74,7 @@ class EDM:
         net: `F(x, c_noise, **cond)`, with `x` `[B, *shape]` and `c_noise` a 0-dim tensor (`[B]` when levels differ).
         sigma_data: root-mean-square of the data the network was trained on.
         dtype: what the network takes, float32, float16 or bfloat16; None: the state's own.
+        shape: of one sample, where the network takes no other.
 
     Raises:
         ValueError: sigma_data not positive.
@@ -81,12 +82,19 @@ class EDM:
     Reference: see `edm_preconditioning`.
     """
 
-    def __init__(self, net: Callable[..., Tensor], sigma_data: float = 0.5, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        net: Callable[..., Tensor],
+        sigma_data: float = 0.5,
+        dtype: torch.dtype | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
         if not 0 < sigma_data < math.inf:
             raise ValueError(f"EDM: sigma_data must be positive and finite, got {sigma_data}")
         self.net = net
         self.sigma_data = sigma_data
         self.dtype = dtype
+        self.shape = shape
 
     def preconditioning(self, sigma: float) -> Preconditioning:
         """Coefficients at one noise level."""

@@ -32,7 +32,10 @@ SOLVERS = {
     "dpmppsde3m": "DPMppSDE3M",
     "unipc": "UniPC",
 }
-DENOISER = "zoo:fashion, edm:FILE, diffusers:FOLDER, or module:attribute of a callable D(x, sigma, **cond)."
+DENOISER = (
+    "zoo:fashion, zoo:FILE.safetensors, edm:FILE, diffusers:FOLDER, "
+    "or module:attribute of a callable D(x, sigma, **cond)."
+)
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch's allocators say it
 console = Console()
 stderr = Console(stderr=True)

@@ -23,13 +23,6 @@ from headstart.cli.common import (
 from headstart.progress import bars
 from headstart.request import SIGMA_MIN
 
-ZOO_SHAPE = (1, 28, 28)
-
-
-def find_shape(denoiser: str, network: Any) -> tuple[int, ...] | None:
-    """The shape of the samples that a denoiser denoises, where it is known."""
-    return ZOO_SHAPE if denoiser == "zoo:fashion" else getattr(network, "shape", None)
-
 
 def find_start(
     name: str, sigma: float, shape: str | None, denoiser: str, known: tuple[int, ...] | None, device: Any
@@ -120,7 +113,7 @@ def sample(
     planned = None if plan is None else hs.load_plan(plan)
     if planned is not None and planned.ghost is not None:
         sigma = planned.sigma
-    law = find_start(start, sigma, shape, denoiser, find_shape(denoiser, network), where)
+    law = find_start(start, sigma, shape, denoiser, getattr(network, "shape", None), where)
     classes = getattr(network, "classes", getattr(getattr(network, "net", None), "classes", None))
     if label is not None and classes is not None and label >= classes:
         raise ValueError(f"--label: must be 0 to {classes - 1} for {denoiser}, got {label}")

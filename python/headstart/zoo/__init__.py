@@ -36,17 +36,22 @@ def locate(name: str, suffix: str) -> Path:
 
 
 def denoiser(name: str = "fashion", device: str | torch.device = "cpu") -> EDM:
-    """The network of the zoo, as a denoiser `D(x, sigma, label=None)` of images `[B, 1, 28, 28]` in [-1, 1].
+    """The network of the zoo, as a denoiser `D(x, sigma, label=None)` of images `[B, *shape]` in [-1, 1].
 
     Args:
-        name: "fashion"; labels are 0..9 (`[B]`, int64), None is unconditional.
+        name: "fashion", of `shape` `[1, 28, 28]`, or a file that `zoo/train.py` wrote; labels are 0..9 (`[B]`, int64),
+            None is unconditional.
         device: where the weights go (float32).
 
     Raises:
         ValueError: an unknown name, or a file of another format.
-        FileNotFoundError: the weights are not part of this installation.
+        FileNotFoundError: no such file, or the weights are not part of this installation.
     """
-    return read(locate(name, ".safetensors"), device)
+    if not name.endswith(".safetensors"):
+        return read(locate(name, ".safetensors"), device)
+    if not Path(name).is_file():
+        raise FileNotFoundError(2, "no such file", name)
+    return read(Path(name), device)
 
 
 def read(path: Path, device: str | torch.device = "cpu") -> EDM:
@@ -56,11 +61,12 @@ def read(path: Path, device: str | torch.device = "cpu") -> EDM:
         if header.get("format") != "headstart-zoo":
             raise ValueError(f"zoo: {path.name} must have format headstart-zoo, got {header.get('format')!r}")
         weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    network = UNet(**json.loads(header["network"]))
+    config = json.loads(header["network"])
+    network, side = UNet(**config), int(header.get("side", 28))
     network.load_state_dict(weights)
     network = network.to(device).eval().requires_grad_(False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return EDM(network, sigma_data=float(header["sigma_data"]))
+    return EDM(network, float(header["sigma_data"]), shape=(config["channels"], side, side))
 
 
 def images(name: str = "fashion", split: str = "train") -> tuple[Tensor, Tensor]:

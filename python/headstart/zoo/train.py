@@ -150,7 +150,8 @@ class Training:
         """Writes the averaged weights as float16 safetensors, and the log as JSON."""
         weights = {name: value.half().contiguous() for name, value in self.average.items()}
         network, sigma_data = json.dumps(self.network.config), str(self.log["sigma_data"])
-        header = {"format": "headstart-zoo", "network": network, "sigma_data": sigma_data}
+        side = str(self.log.get("side", 28))
+        header = {"format": "headstart-zoo", "network": network, "sigma_data": sigma_data, "side": side}
         name = self.log.get("name", "fashion")
         write(self.out / f"{name}.safetensors", lambda path: save_file(weights, path, metadata=header))
         write(self.out / f"{name}.json", lambda path: path.write_text(json.dumps(self.log) + "\n"))
