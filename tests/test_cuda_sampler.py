@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from headstart.solver import Solver
+from headstart.solver import Row, Solver
 from test_cuda import reason
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(reason() is not None, reason=str(reason()))]
@@ -67,6 +67,17 @@ def test_an_opaque_denoiser_and_a_learned_start() -> None:
     assert sampler.graphed, sampler.reason
     for seed in (3, SEED):
         assert torch.equal(sampler(seed), hs.sample(denoiser, start, 5, 4, hs.DPMppSDE2M(), seed=seed))
+
+
+def test_a_plans_free_history_is_that_of_each_call() -> None:
+    data = torch.randn(200, *SHAPE, generator=torch.Generator().manual_seed(0))
+    start = hs.GaussianMixture.fit(data, components=3, covariance=hs.LowRank(4), max_iter=3).to("cuda").at(2.0)
+    rows = (Row(2.0, 0.4, (0.8, -0.3, 0.1)), Row(0.6, 0.0, (1.3, -0.4, 0.2, -0.1)))
+    plan, d = hs.Plan((2.0, 0.6, 0.0), rows, 3.0, 0.1, 0.2), edm()
+    sampler = hs.Sampler(d, start, batch=5, plan=plan)
+    assert sampler.graphed, sampler.reason
+    for seed in (3, SEED, 3):
+        assert torch.equal(sampler(seed), hs.sample(d, start, 5, plan=plan, seed=seed))
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

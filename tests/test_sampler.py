@@ -12,7 +12,7 @@ from torch import Tensor
 import headstart as hs
 from headstart.descent import Descent, Origin
 from headstart.ops.library import signed
-from headstart.solver import Solver
+from headstart.solver import Row, Solver
 
 SOLVERS = [
     hs.Euler(), hs.Ancestral(0.5), hs.Heun(), hs.Heun(churn=hs.Churn(5.0)), hs.DPMpp2M(), hs.DPMpp3M(), hs.DPMppSDE2M(),
@@ -64,6 +64,25 @@ def test_conditions_change_and_come_back() -> None:
         assert torch.equal(sampler(3, cond={"label": label}), expected)
     assert torch.equal(sampler(3), hs.sample(d, start, 6, 4, seed=3, cond={"label": first, "shift": 0.5}))
     assert torch.equal(sampler(3, cond={"shift": 0.5}), sampler(3))
+
+
+FREE_HISTORY = hs.Plan(
+    (2.0, 0.6, 0.0), (Row(2.0, 0.4, (0.8, -0.3, 0.1)), Row(0.6, 0.0, (1.3, -0.4, 0.2, -0.1))), 3.0, 0.1, 0.2
+)
+FROM_80 = hs.Plan((80.0, 3.0, 0.0), (Row(80.0, 0.05, (0.95,)), Row(3.0, 0.0, (1.2, -0.2))), None, 0.1, 0.2)
+
+
+@pytest.mark.parametrize("plan", [FREE_HISTORY, FROM_80], ids=lambda plan: plan.mode)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_plan_has_the_bits_of_sample(plan: hs.Plan, dtype: torch.dtype) -> None:
+    """Its free history is that of each call's own states and classes."""
+    start, d, first = mixture().at(2.0), hs.EDM(net, 0.7), torch.arange(6) % 3
+    sampler = quiet(d, start, batch=6, plan=plan, cond={"label": first}, dtype=dtype)
+    for seed, offset, label in ((0, 0, first), (SEED, 7, first.flip(0)), (0, 0, first)):
+        named: dict[str, Any] = {"seed": seed, "offset": offset, "cond": {"label": label}}
+        expected, info = hs.sample(d, start, 6, plan=plan, dtype=dtype, return_info=True, **named)
+        assert torch.equal(sampler(**named), expected)
+        assert sampler.nfe == info.nfe == 2
 
 
 def test_results_are_the_callers_own() -> None:
@@ -140,6 +159,8 @@ def test_channels_last_networks(solver: Solver, folded: bool) -> None:
         ({"batch": 2.5}, "Sampler: batch must be an integer of at least 1, got 2.5"),
         ({"dtype": torch.float16}, "Sampler: the state must be float32 or float64, got torch.float16"),
         ({"grid": torch.tensor([4.0, 0.0])}, "Sampler: grid must have steps"),
+        ({"plan": FROM_80}, "Sampler: a plan of 2 calls has its own grid; steps and grid must be left out"),
+        ({"plan": FREE_HISTORY, "steps": None}, r"Plan: this plan begins at a mixture's .at\(2\)"),
     ],
 )
 def test_bad_construction(change: dict, error: str) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor
 from headstart import ops
 from headstart.grid import log_uniform
 from headstart.initializer.protocol import Start
+from headstart.plan import Plan
+from headstart.solver import Row, Solver
 
 SIGMA_MIN = 0.02  # last level of the default grid; 0.01 to 0.03 beats EDM's 0.002 when calls are few
 
@@ -37,6 +39,21 @@ def levels_of(op: str, start: Start, steps: int | None, grid: Tensor | None) -> 
     if abs(levels[0] - start.sigma) > 1e-6 * start.sigma:
         raise ValueError(f"{op}: grid must begin at the start's sigma {start.sigma}, got {levels[0]}")
     return levels
+
+
+def way_of(
+    op: str, start: Start, steps: int | None, solver: Solver, grid: Tensor | None, plan: Plan | None
+) -> tuple[Start, list[Row]]:
+    """Where to begin, and the rows down from there: of the solver on its levels, or of a plan.
+
+    Raises:
+        ValueError: as `levels_of`; steps or a grid beside a plan; a start that is not where the plan begins.
+    """
+    if plan is None:
+        return start, solver.rows(levels_of(op, start, steps, grid))
+    if grid is not None or steps not in (None, plan.nfe):
+        raise ValueError(f"{op}: a plan of {plan.nfe} calls has its own grid; steps and grid must be left out")
+    return plan.start(start), list(plan.table)
 
 
 def require_sizes(op: str, start: Start, n: int, batch: int | None, latents: Tensor | None) -> int:

@@ -16,7 +16,7 @@ from headstart.descent import Descent, Origin
 from headstart.initializer.protocol import Start
 from headstart.plan import Plan
 from headstart.progress import track
-from headstart.request import begin, levels_of, part_of, require_sizes, require_state
+from headstart.request import begin, part_of, require_sizes, require_state, way_of
 from headstart.solver import DPMpp2M, Solver
 
 
@@ -86,12 +86,7 @@ def sample(
     Raises:
         ValueError, TypeError: an argument unlike the above, named, before any network call.
     """
-    if plan is not None:
-        if grid is not None or steps not in (None, plan.nfe):
-            raise ValueError(f"sample: a plan of {plan.nfe} calls has its own grid; steps and grid must be left out")
-        start, rows = plan.start(start), list(plan.table)
-    else:
-        rows = solver.rows(levels_of("sample", start, steps, grid))
+    start, rows = way_of("sample", start, steps, solver, grid, plan)
     batch = require_sizes("sample", start, n, batch, latents)
     require_state("sample", dtype, seed, offset, n)
     cond = dict(cond or {})

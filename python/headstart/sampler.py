@@ -15,7 +15,8 @@ from headstart.capture import Capture, NotCaptured
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.descent import Descent, Origin
 from headstart.initializer.protocol import Start
-from headstart.request import begin, levels_of, require_sizes, require_state
+from headstart.plan import Plan
+from headstart.request import begin, require_sizes, require_state, way_of
 from headstart.solver import DPMpp2M, Solver
 
 
@@ -32,7 +33,7 @@ class Sampler:
     not share a sampler.
 
     Args:
-        denoiser, start, steps, solver, grid, dtype: as in `sample`.
+        denoiser, start, steps, solver, grid, dtype, plan: as in `sample`.
         batch: samples a call.
         cond: keyword arguments of the denoiser, and their values in a call that gives none; `cond["label"]` also goes
             to a start that is conditional on classes. In a graph their tensors are on the state's device.
@@ -51,15 +52,16 @@ class Sampler:
     def __init__(
         self, denoiser: Denoiser | Preconditioned, start: Start, steps: int | None = None, solver: Solver = DPMpp2M(),
         batch: int = 1, grid: Tensor | None = None, cond: Mapping[str, Any] | None = None,
-        dtype: torch.dtype = torch.float32, graph: bool = True,
+        dtype: torch.dtype = torch.float32, graph: bool = True, plan: Plan | None = None,
     ) -> None:  # fmt: skip
-        rows = solver.rows(levels_of("Sampler", start, steps, grid))
+        start, rows = way_of("Sampler", start, steps, solver, grid, plan)
         require_sizes("Sampler", start, 0, batch, None)
         require_state("Sampler", dtype, 0, 0, batch)
         self.start, self.batch, self.dtype, self.nfe = start, batch, dtype, evaluations(denoiser, rows)
-        self.cond = {name: held(value) for name, value in dict(cond or {}).items()}
+        self.plan, self.cond = plan, {name: held(value) for name, value in dict(cond or {}).items()}
         with torch.no_grad():
             self._x = begin(start, batch, 0, 0, None, self.cond).to(dtype)
+            self._known = [] if plan is None else plan.history(start, self._x, self.cond)
         device = self._x.device
         self._given = {name: held(value, device) for name, value in self.cond.items()}
         self._origin = torch.zeros(2, dtype=torch.int64, device=device)
@@ -99,15 +101,18 @@ class Sampler:
         cond = {**self.cond, **self._require_cond(cond or {})}
         with torch.no_grad():
             x = begin(self.start, self.batch, seed, offset, latents, cond).to(self._x)
+            known = [] if self.plan is None else self.plan.history(self.start, x, cond)
             if self._capture is None:
-                return self._descent.run(x, Origin(seed, offset), cond, lambda: None)[0]
-            return self._capture(lambda: self._fill(x, seed, offset, cond))
+                return self._descent.run(x, Origin(seed, offset), cond, lambda: None, known)[0]
+            return self._capture(lambda: self._fill(x, known, seed, offset, cond))
 
     def _run(self) -> Tensor:
-        return self._descent.run(self._x, Origin(0, 0, self._origin), self._given, lambda: None)[0]
+        return self._descent.run(self._x, Origin(0, 0, self._origin), self._given, lambda: None, self._known)[0]
 
-    def _fill(self, x: Tensor, seed: int, offset: int, cond: dict[str, Any]) -> None:
+    def _fill(self, x: Tensor, known: list[Tensor], seed: int, offset: int, cond: dict[str, Any]) -> None:
         self._x.copy_(x)
+        for buffer, denoised in zip(self._known, known, strict=True):
+            buffer.copy_(denoised)
         self._origin[0].fill_(ops.library.signed(int(seed)))  # a kernel's argument: no copy from the host to wait for
         self._origin[1].fill_(offset)
         for name, buffer in self._given.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Mixture:
+class Mixture(ABC):
     """`p(x) = sum_k w_k p_k(x)`; a family gives the law `p_k` of a component, and of its noised copies.
 
     A family is a subclass with `draw`, `posterior` and `of`; tensors that its constructor takes beside the arguments
@@ -58,19 +59,19 @@ class Mixture:
         self.transport_levels: dict[tuple[float, float], list[float]] = {}  # chosen once for each way down
 
     @classmethod
+    @abstractmethod
     def of(cls, fit: Fit, shape: tuple[int, ...]) -> Self:
         """The mixture that a fit found."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, component: Tensor, sigma: float, seed: int, offset: int) -> Tensor:
         """Samples `offset ...` of `seed` of given components `[n]` at a noise level, `[n, D]`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def posterior(
         self, name: str, x: Tensor, sigma: float, labels: int | Tensor | None, denoise: bool
     ) -> ops.Posterior:
         """Log-density and posterior mean of `x`, in its dtype; `name` is that of the caller."""
-        raise NotImplementedError
 
     @property
     def conditional(self) -> bool:
