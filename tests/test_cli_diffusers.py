@@ -19,7 +19,7 @@ from headstart.cli import app
 from headstart.data import read_dataset
 from headstart.output import to_bytes
 
-nets = pytest.importorskip("networks_of_diffusers", reason='needs pip install "headstart[diffusers]"')
+nets = pytest.importorskip("bench.agreement.network", reason='needs pip install "headstart[diffusers]"')
 diffusers = nets.diffusers
 
 

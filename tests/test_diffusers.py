@@ -1,4 +1,4 @@
-"""Networks of diffusers as denoisers: against the closed form, against its own schedulers, with every condition."""
+"""Networks of diffusers as denoisers: against the closed form, with every condition; see also test_agreement.py."""
 
 from __future__ import annotations
 
@@ -7,90 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import headstart as hs
+from bench.agreement.case import distance
 
-nets = pytest.importorskip("networks_of_diffusers", reason='needs pip install "headstart[diffusers]"')
+nets = pytest.importorskip("bench.agreement.network", reason='needs pip install "headstart[diffusers]"')
 diffusers = nets.diffusers
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of the schedulers
-
-
-def vp_levels(scheduler: Any) -> Tensor:
-    """The noise levels of a scheduler's timesteps, then 0, `sigma^2 = 1/abar - 1` in float64."""
-    steps = torch.unique(scheduler.timesteps.long()).flip(0)
-    kept = scheduler.alphas_cumprod.double()[steps]
-    return torch.cat([((1 - kept) / kept).sqrt(), torch.zeros(1)])
-
-
-def loop(network: Any, scheduler: Any, x: Tensor) -> Tensor:
-    """The loop of a pipeline."""
-    with torch.no_grad():
-        for t in scheduler.timesteps:
-            told = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-            x = scheduler.step(network(told, t).sample, t, x).prev_sample
-    return x
-
-
-# DDIM's timesteps are even only where the number of steps divides 1,000. Of the multistep scheduler's options, the
-# defaults are those of our rows: order 2, the midpoint form, a first-order step to 0; its third-order step starts with
-# second-order steps of ours in the form it calls "heun".
-VP = [
-    ("DDIMScheduler", {"prediction_type": "epsilon", "clip_sample": False, "timestep_spacing": "trailing"}, hs.Euler()),
-    ("DDIMScheduler", {"prediction_type": "sample", "clip_sample": False}, hs.Euler()),
-    ("DDIMScheduler", {"prediction_type": "v_prediction", "clip_sample": False}, hs.Euler()),
-    ("DPMSolverMultistepScheduler", {}, hs.DPMpp2M()),
-    ("DPMSolverMultistepScheduler", {"solver_order": 3, "solver_type": "heun"}, hs.DPMppSDE3M(0.0)),
-    ("DPMSolverMultistepScheduler", {"solver_order": 1, "prediction_type": "v_prediction"}, hs.Euler()),
-]
-
-
-@pytest.mark.parametrize(("name", "options", "solver"), VP)
-def test_variance_preserving_schedulers_agree(name: str, options: dict[str, Any], solver: Any) -> None:
-    network, scheduler = nets.unet(), getattr(diffusers, name)(**options)
-    scheduler.set_timesteps(20)
-    grid = vp_levels(scheduler)
-    x = nets.normals(2, *nets.SHAPE)
-    ours = hs.integrate(hs.diffusers.denoiser(network, scheduler), x * (1 + grid[0] ** 2).sqrt().float(), grid, solver)
-    assert nets.distance(ours, loop(network, scheduler, x)) < 1e-4
-
-
-# Both make their own grid of equation 5 of EDM; of the multistep scheduler, again the defaults.
-KARRAS = [
-    ("EDMEulerScheduler", {}, hs.Euler()),
-    ("EDMEulerScheduler", {"prediction_type": "v_prediction", "sigma_data": 1.0}, hs.Euler()),
-    ("EDMDPMSolverMultistepScheduler", {}, hs.DPMpp2M()),
-    ("EulerDiscreteScheduler", {}, hs.Euler()),
-    ("HeunDiscreteScheduler", {}, hs.Heun()),
-]
-
-
-@pytest.mark.parametrize(("name", "options", "solver"), KARRAS)
-def test_schedulers_that_keep_the_state_agree(name: str, options: dict[str, Any], solver: Any) -> None:
-    network, scheduler = nets.unet(), getattr(diffusers, name)(**options)
-    scheduler.set_timesteps(18)
-    grid = torch.unique(scheduler.sigmas.double()).flip(0)
-    x = grid[0].float() * nets.normals(2, *nets.SHAPE)
-    ours = hs.integrate(hs.diffusers.denoiser(network, scheduler), x, grid, solver)
-    assert nets.distance(ours, loop(network, scheduler, x)) < 1e-4
-
-
-@pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_flow_matching_agrees(shift: float) -> None:
-    network, scheduler = nets.transformer(), diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
-    scheduler.set_timesteps(10)
-    cond = {"encoder_hidden_states": nets.normals(1, 5, 12, seed=1), "pooled_projections": nets.normals(1, 16, seed=2)}
-    t = scheduler.sigmas.double()[1:]  # below t = 1, where no signal is left
-    grid, y = t / (1 - t), nets.normals(2, 4, 8, 8)
-    x = y * (1 + grid[0]).float()
-    wide = {name: value.expand(2, *value.shape[1:]) for name, value in cond.items()}
-    for at, s, s_next in zip(scheduler.timesteps[1:], t, t[1:], strict=False):
-        velocity = network(y, timestep=at.expand(2), **wide).sample
-        y = y + (s_next - s).float() * velocity
-    denoiser = hs.diffusers.denoiser(network, scheduler)
-    assert nets.distance(hs.integrate(denoiser, x, grid, hs.Euler(), cond=cond), y) < 1e-4
-    scaled = hs.diffusers.denoiser(network, scheduler, timestep_scale=0.001)
-    assert nets.distance(hs.integrate(scaled, x, grid, hs.Euler(), cond=cond), y) > 1e-3
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -166,7 +89,7 @@ def test_dit_takes_its_null_class_and_gives_its_mean() -> None:
         assert torch.allclose(denoiser(x, 1.7, label=given), x - 1.7 * noise, atol=1e-5)
     start = hs.Classic((4, 8, 8), 10.0)
     batched = hs.sample(denoiser, start, 4, 5, cond={"label": torch.arange(4)}, batch=2)
-    assert nets.distance(batched, hs.sample(denoiser, start, 4, 5, cond={"label": torch.arange(4)})) < 1e-5
+    assert distance(batched, hs.sample(denoiser, start, 4, 5, cond={"label": torch.arange(4)})) < 1e-5
 
 
 def test_text_conditions() -> None:
@@ -193,7 +116,7 @@ def test_half_precision_weights_and_a_float32_state() -> None:
     start = hs.Classic(nets.SHAPE, 3.0)
     x = hs.sample(rough, start, 2, 4)
     assert x.dtype == torch.float32
-    assert 0 < nets.distance(x, hs.sample(exact, start, 2, 4)) < 0.1
+    assert 0 < distance(x, hs.sample(exact, start, 2, 4)) < 0.1
 
 
 @pytest.mark.parametrize(

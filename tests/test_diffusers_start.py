@@ -7,27 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import headstart as hs
+from bench.agreement.case import distance
+from bench.agreement.pipeline import LATENT, first_state, law, levels_of
 from headstart.adapters.diffusers.pipeline import first_level
 from headstart.adapters.diffusers.schedule import schedule_of
 
-nets = pytest.importorskip("networks_of_diffusers", reason='needs pip install "headstart[diffusers]"')
+nets = pytest.importorskip("bench.agreement.network", reason='needs pip install "headstart[diffusers]"')
 diffusers = nets.diffusers
 
-LATENT = (4, 8, 8)
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of the schedulers
-
-
-def law(shape: tuple[int, ...]) -> hs.GaussianMixture:
-    data = 0.5 + 0.3 * nets.normals(60, *shape, seed=5) * torch.linspace(0.2, 1, shape[-1])
-    return hs.fit(data, components=2, covariance=hs.LowRank(2), max_iter=3)
-
-
-def levels_of(scheduler: Any, timesteps: list[int]) -> Tensor:
-    kept = scheduler.alphas_cumprod.double()[timesteps]
-    return torch.cat([((1 - kept) / kept).sqrt(), torch.zeros(1)])
 
 
 @pytest.mark.parametrize("sigma", [0.5, 3.0, 7.0])
@@ -56,69 +46,6 @@ def test_a_latent_is_a_function_of_its_address() -> None:
     assert hs.diffusers.latents(start, scheduler, 2, dtype=torch.float16).dtype == torch.float16
 
 
-def pipeline(name: str, scheduler: Any) -> Any:
-    """A text-to-image pipeline on latents, without what makes latents of texts and images of latents."""
-    pytest.importorskip("transformers", reason="text-to-image pipelines of diffusers need transformers")
-    absent: dict[str, Any] = {"text_encoder": None, "tokenizer": None}
-    if name == "StableDiffusion3Pipeline":
-        absent |= {f"{part}_{i}": None for part in ("text_encoder", "tokenizer") for i in (2, 3)}
-        network = {"transformer": nets.transformer()}
-    else:
-        absent |= {"safety_checker": None, "feature_extractor": None}
-        network = {"unet": nets.text_unet()}
-    vae = nets.made("AutoencoderKL", block_out_channels=(4,), norm_num_groups=2, latent_channels=4)
-    options = {} if name == "StableDiffusion3Pipeline" else {"requires_safety_checker": False}
-    pipe = getattr(diffusers, name)(vae=vae, scheduler=scheduler, **network, **absent, **options)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-TEXT = [
-    ("DPMSolverMultistepScheduler", "timesteps", hs.DPMpp2M()),
-    ("EulerDiscreteScheduler", "timesteps", hs.Euler()),
-    ("EulerDiscreteScheduler", "sigmas", hs.Euler()),
-    ("HeunDiscreteScheduler", "timesteps", hs.Heun()),
-]
-
-
-@pytest.mark.parametrize(("name", "way", "solver"), TEXT)
-def test_stable_diffusion_starts_from_a_learned_law(name: str, way: str, solver: Any) -> None:
-    """The pipeline in two lines; its result is ours from the same state at the same levels."""
-    options = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
-    pipe = pipeline("StableDiffusionPipeline", getattr(diffusers, name)(**options))
-    start, prompt = law(LATENT).at(3.0), nets.normals(1, 5, 8, seed=1)
-    call = {"prompt_embeds": prompt.expand(2, 5, 8), "guidance_scale": 1.0, "output_type": "latent"}
-    z = hs.diffusers.latents(start, pipe, 2, seed=4)
-    made = pipe(latents=z, **{way: getattr(hs.diffusers, way)(start, pipe, 6)}, height=8, width=8, **call).images
-
-    first = first_level(schedule_of(pipe.scheduler), start)
-    x = hs.ops.noise(start.sample(2, seed=4), math.sqrt(first**2 - start.sigma**2), 4, 0)
-    if way == "sigmas":
-        grid = torch.tensor(hs.diffusers.sigmas(start, pipe, 6), dtype=torch.float64)
-    else:
-        grid = levels_of(pipe.scheduler, hs.diffusers.timesteps(start, pipe, 6))
-    denoiser = hs.diffusers.denoiser(pipe.unet, pipe.scheduler)
-    ours = hs.integrate(denoiser, x, grid, solver, cond={"encoder_hidden_states": prompt})
-    assert len(grid) == 7
-    assert nets.distance(ours, made) < 1e-4
-
-
-@pytest.mark.parametrize("options", [{}, {"shift": 3.0}, {"use_dynamic_shifting": True}])
-def test_stable_diffusion_3_starts_from_a_learned_law(options: dict[str, Any]) -> None:
-    pipe = pipeline("StableDiffusion3Pipeline", diffusers.FlowMatchEulerDiscreteScheduler(**options))
-    start = law(LATENT).at(3.0)
-    cond = {"encoder_hidden_states": nets.normals(2, 5, 12, seed=1), "pooled_projections": nets.normals(2, 16, seed=2)}
-    mu = 0.8 if options.get("use_dynamic_shifting") else None
-    made = pipe(
-        latents=hs.diffusers.latents(start, pipe, 2, seed=4), sigmas=hs.diffusers.sigmas(start, pipe, 6, mu=mu), mu=mu,
-        prompt_embeds=cond["encoder_hidden_states"], pooled_prompt_embeds=cond["pooled_projections"],
-        guidance_scale=1.0, output_type="latent", height=8, width=8,
-    ).images  # fmt: skip
-    denoiser = hs.diffusers.denoiser(pipe.transformer, pipe.scheduler)
-    grid = hs.log_uniform(3.0, 0.02, 6)
-    assert nets.distance(hs.sample(denoiser, start, 2, grid=grid, solver=hs.Euler(), seed=4, cond=cond), made) < 1e-4
-
-
 def test_a_consistency_model_starts_from_a_learned_law() -> None:
     """One step of its pipeline is its network at the start; of several, the levels are those asked for."""
     scheduler = diffusers.CMStochasticIterativeScheduler(clip_denoised=False)
@@ -130,9 +57,9 @@ def test_a_consistency_model_starts_from_a_learned_law() -> None:
     made = pipe(2, label.tolist(), None, steps, latents=z, output_type="pt").images
 
     first = first_level(schedule_of(pipe.scheduler), start)
-    x = hs.ops.noise(start.sample(2, seed=4), math.sqrt(first**2 - start.sigma**2), 4, 0)
+    x = first_state(start, pipe.scheduler, 2, 4)
     denoised = hs.diffusers.denoiser(pipe.unet, scheduler)(x, first, label=label)
-    assert nets.distance((denoised / 2 + 0.5).clamp(0, 1), made) < 1e-4
+    assert distance((denoised / 2 + 0.5).clamp(0, 1), made) < 1e-4
     pipe(2, label.tolist(), None, hs.diffusers.timesteps(start, pipe, 4), latents=z, output_type="pt")
     assert pipe.scheduler.sigmas[:-1].tolist() == pytest.approx(hs.log_uniform(3.0, 0.02, 4)[:-1].tolist(), rel=0.25)
     assert pipe.scheduler.sigmas[0].item() == pytest.approx(first)
@@ -152,7 +79,7 @@ def test_the_loop_of_a_pipeline_that_takes_no_latents() -> None:
     for t in pipe.scheduler.timesteps:
         noise = pipe.transformer(x, t.expand(2), class_labels=label).sample[:, :4]
         x = pipe.scheduler.step(noise, t, x).prev_sample
-    assert nets.distance(ours, x) < 1e-4
+    assert distance(ours, x) < 1e-4
 
 
 def test_edm_schedulers_begin_at_their_own_highest_level() -> None:
@@ -163,11 +90,11 @@ def test_edm_schedulers_begin_at_their_own_highest_level() -> None:
     scheduler = diffusers.EDMEulerScheduler.from_config(scheduler.config, sigma_max=start.sigma)
     scheduler.set_timesteps(6)
     x = hs.diffusers.latents(start, scheduler, 2, seed=4) * scheduler.init_noise_sigma  # as pipelines do
-    assert nets.distance(x, start.sample(2, seed=4)) < 1e-6
+    assert distance(x, start.sample(2, seed=4)) < 1e-6
     ours = hs.integrate(hs.diffusers.denoiser(network, scheduler), x, scheduler.sigmas.double(), hs.Euler())
     for t in scheduler.timesteps:
         x = scheduler.step(network(scheduler.scale_model_input(x, t), t).sample, t, x).prev_sample
-    assert nets.distance(ours, x) < 1e-4
+    assert distance(ours, x) < 1e-4
 
 
 KARRAS = {"use_karras_sigmas": True}

@@ -18,9 +18,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import edm_oracle as oracle
-import edm_pickle
 import headstart as hs
+from bench.agreement import edm_oracle as oracle
+from bench.agreement import edm_pickle
 from headstart.adapters import edm
 from headstart.adapters.edm import unpickle
 

@@ -1,8 +1,7 @@
-"""k-diffusion's own samplers on our denoisers, ours on its denoisers: one result."""
+"""k-diffusion's denoisers as ours and ours as its own; its samplers are compared in test_agreement.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -11,22 +10,11 @@ import torch
 from torch import Tensor
 
 import headstart as hs
+from bench.agreement import k_diffusion
+from bench.agreement.case import distance
 from conftest import GaussianLaw
 from headstart.adapters import kdiffusion
 from headstart.bench import peers
-
-SEED, OFFSET = 2**63 + 5, 7
-# ours: (theirs, its arguments, whether it draws noise)
-SAMPLERS: dict[Any, tuple[str, dict[str, Any], bool]] = {
-    hs.Euler(): ("sample_euler", {}, False),
-    hs.Heun(): ("sample_heun", {}, False),
-    hs.DPMpp2M(): ("sample_dpmpp_2m", {}, False),
-    hs.DPMppSDE3M(0.0): ("sample_dpmpp_3m_sde", {"eta": 0.0}, False),
-    hs.DPMppSDE3M(): ("sample_dpmpp_3m_sde", {}, True),
-    hs.DPMppSDE3M(0.4): ("sample_dpmpp_3m_sde", {"eta": 0.4}, True),
-    hs.DPMppSDE2M(): ("sample_dpmpp_2m_sde", {"solver_type": "midpoint"}, True),
-    hs.Ancestral(0.7): ("sample_euler_ancestral", {"eta": 0.7}, True),
-}
 
 
 def module(name: str) -> ModuleType:
@@ -41,54 +29,9 @@ def sampling() -> ModuleType:
     return module("sampling")
 
 
-class Small(torch.nn.Module):
-    """A class-conditional network of two convolutions with fixed random weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.first, self.last = torch.nn.Conv2d(1, 16, 3, padding=1), torch.nn.Conv2d(16, 1, 3, padding=1)
-            self.level, self.classes = torch.nn.Linear(1, 16), torch.nn.Embedding(10, 16)
-
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
-        told = self.level(c_noise.to(x).reshape(-1, 1)) + (0 if label is None else self.classes(label))
-        return self.last(torch.tanh(self.first(x) + told[:, :, None, None]))
-
-
 @pytest.fixture(scope="module")
 def network() -> hs.EDM:
-    return hs.EDM(Small().requires_grad_(False), dtype=torch.float32)
-
-
-def same_draws(x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """A noise source for k-diffusion with the normals of our rows."""
-    steps = iter(range(10_000))
-
-    def draw(sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        return hs.ops.normal(x.shape, SEED, next(steps), OFFSET, stream=hs.ops.Stream.SOLVER, dtype=x.dtype)
-
-    return draw
-
-
-def distance(a: Tensor, b: Tensor) -> float:
-    return ((a.double() - b.double()).abs().max() / b.double().abs().max()).item()
-
-
-@pytest.mark.parametrize("solver", SAMPLERS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_samplers_agree(solver: Any, dtype: torch.dtype, sampling: ModuleType, network: hs.EDM) -> None:
-    name, arguments, noisy = SAMPLERS[solver]
-    grid = hs.log_uniform(20.0, 0.02, 9)
-    x = hs.Classic((1, 12, 10), 20.0, dtype=dtype).sample(2, seed=1)
-    cond = {"label": torch.tensor([3, 8])}
-    ours = hs.integrate(network, x, grid, solver, SEED, OFFSET, cond)
-    extra = {"noise_sampler": same_draws(x)} if noisy else {}
-    run = getattr(sampling, name)
-    theirs = run(kdiffusion.model(network), x, grid.to(x), cond, disable=True, **arguments, **extra)
-    assert distance(ours, theirs) < 1e-5
-    if noisy:
-        assert distance(hs.integrate(network, x, grid, solver, SEED + 1, OFFSET, cond), theirs) > 0.1
+    return k_diffusion.network()
 
 
 def test_the_published_third_order_step_is_not_the_whole_parabola(sampling: ModuleType, network: hs.EDM) -> None:
@@ -101,7 +44,7 @@ def test_the_published_third_order_step_is_not_the_whole_parabola(sampling: Modu
 @pytest.mark.parametrize("whole", [False, True])
 def test_its_denoisers_of_discrete_networks_are_those_of_diffusers(prediction: str, whole: bool) -> None:
     """Levels of the table, between and below: the timesteps and factors that k-diffusion gives the same network."""
-    nets = pytest.importorskip("networks_of_diffusers", reason='needs pip install "headstart[diffusers]"')
+    nets = pytest.importorskip("bench.agreement.network", reason='needs pip install "headstart[diffusers]"')
     external, scheduler = module("external"), nets.diffusers.DDIMScheduler(prediction_type=prediction)
     network = nets.unet()
     ours = hs.diffusers.denoiser(network, scheduler, whole_timesteps=whole)

@@ -12,9 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import edm_oracle
-import edm_pickle
 import headstart as hs
+from bench.agreement import edm_oracle, edm_pickle
 from headstart import ops
 from headstart.cli import app
 from headstart.data import DataError, Dataset

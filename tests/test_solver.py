@@ -14,8 +14,8 @@ from headstart.solver import Row, Solver, calls
 from headstart.solver.unipc import exponential
 
 ODE = [hs.Euler(), hs.Ancestral(0.0), hs.Heun(), hs.DPMpp2M(), hs.DPMppSDE2M(0.0), hs.DPMppSDE3M(0.0), hs.DPMpp3M()]
-ODE += [hs.UniPC()]
-ODE_ORDERS = [1, 1, 2, 2, 2, 2, 3, 3]
+ODE += [hs.UniPC(), hs.UniPC(bh2=True)]
+ODE_ORDERS = [1, 1, 2, 2, 2, 2, 3, 3, 3]
 SDE = [hs.Ancestral(1.0), hs.Ancestral(0.5), hs.DDPM(), hs.EulerMaruyama(), hs.DPMppSDE2M(1.0), hs.DPMppSDE3M(1.0)]
 EVERY = [*ODE, *SDE, hs.Heun(churn=hs.Churn(5.0))]
 

@@ -1,7 +1,7 @@
-"""What EDM's and EDM2's own code makes of small networks: the oracle of test_edm.py and test_edm2.py.
+"""What EDM's and EDM2's own code makes of small networks: the oracle of `bench.agreement` and of their tests.
 
-    python tests/edm_oracle.py edm CHECKOUT FOLDER      pickles and outputs in FOLDER, for the tests with a checkout
-    python tests/edm_oracle.py edm CHECKOUT             the figures in tests/edm_figures.json recorded again
+    python bench/agreement/edm_oracle.py edm CHECKOUT FOLDER     pickles and outputs, of the draws in FOLDER/draws.pt
+    python bench/agreement/edm_oracle.py edm CHECKOUT            the figures in edm_figures.json recorded again
 
 Weights are a formula of tensor name and index, so that the figures hold without the checkout.
 """
@@ -24,6 +24,7 @@ from torch import Tensor
 FIGURES = Path(__file__).with_name("edm_figures.json")
 LEVELS: tuple[Any, ...] = (0.05, 0.7, 20.0, [0.1, 1.0, 5.0])
 BATCH, STEPS, EVERY = 3, 6, 37
+CHURN, CHURN_NOISE, GUIDANCE = 1.0, 1.003, 1.7
 LABEL = [0, 2, 1]
 
 
@@ -151,11 +152,9 @@ def main(project: str, checkout: str, folder: Path | None) -> None:
     else:
         from generate_images import edm_sampler
         from training import networks_edm2 as networks
-    figures = {
-        key: run(getattr(networks, case.name), case, key, edm_sampler, folder) for key, case in CASES[project].items()
-    }
+    figures = {key: run(networks, CASES[project], key, edm_sampler, folder) for key in CASES[project]}
     if project == "edm2":
-        figures["latents"] = encoders()
+        figures["latents"] = encoders(folder)
     if folder is None:
         known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
         known = {**known, project: figures}
@@ -168,41 +167,54 @@ def lines(cases: dict[str, Any]) -> str:
     return ",\n".join(f'"{key}": {json.dumps(cases[key], sort_keys=True)}' for key in sorted(cases))
 
 
-def run(kind: Any, case: Case, key: str, edm_sampler: Any, folder: Path | None) -> dict[str, Any]:
-    """One network's figures; in a folder, its pickle and whole outputs."""
-    net = kind(**case.arguments).eval().requires_grad_(False)
+def made(networks: Any, case: Case) -> Any:
+    """The project's network of a case."""
+    net = getattr(networks, case.name)(**case.arguments).eval().requires_grad_(False)
     for name, value in [*net.named_parameters(), *net.named_buffers()]:
         if is_free(name):
             value.copy_(weight(name, tuple(value.shape)))
-    net = net.half() if case.half else net
+    return net.half() if case.half else net
+
+
+def run(networks: Any, cases: dict[str, Case], key: str, edm_sampler: Any, folder: Path | None) -> dict[str, Any]:
+    """One network's figures; in a folder, its pickle and whole outputs."""
+    case, net = cases[key], made(networks, cases[key])
     x, cond = inputs(case.arguments)
     classes = torch.eye(3)[cond["label"]] if "label" in cond else None
     extra = {name: value for name, value in cond.items() if name != "label"}
     outputs = {str(level): net(*noised(x, level), classes, **extra) for level in LEVELS}
     outputs["no class"] = net(*noised(x, 0.7))
-    double = {} if hasattr(net, "sigma_min") else {"dtype": torch.float64}
-    outputs["sample"] = edm_sampler(net, x, classes, num_steps=STEPS, **double)
+    options: dict[str, Any] = {"num_steps": STEPS} | ({} if hasattr(net, "sigma_min") else {"dtype": torch.float64})
+    outputs["sample"] = edm_sampler(net, x, classes, **options)
     raw = net.model if hasattr(net, "model") else net.unet
     outputs["half"] = raw(x.half(), torch.tensor([0.3]), classes, **extra)[:, : x.shape[1]]
+    figures = {"tensors": names(net.state_dict()), **{name: summary(out) for name, out in outputs.items()}}
     if folder is not None:
+        if not hasattr(net, "u"):  # the levels that churn raises to are rounded to the table, by that sampler alone
+            draws = iter(torch.load(folder / "draws.pt", weights_only=True))
+            churn = {"S_churn": CHURN, "S_noise": CHURN_NOISE, "randn_like": lambda like: next(draws)}
+            outputs["churn"] = edm_sampler(net, x, classes, **options, **churn)
+        if "plain" in cases:
+            guide = made(networks, cases["plain"])
+            outputs["autoguidance"] = edm_sampler(net, x, classes, guide, guidance=GUIDANCE, **options)
         with (folder / f"{key}.pkl").open("wb") as file:
             pickle.dump({"ema": net}, file)
         torch.save(outputs, folder / f"{key}.pt")
-    return {"tensors": names(net.state_dict()), **{name: summary(out) for name, out in outputs.items()}}
+    return figures
 
 
-def encoders() -> dict[str, Any]:
-    """Digests of the bytes that EDM2 makes of images and latents."""
+def encoders(folder: Path | None) -> dict[str, Any]:
+    """Digests of the bytes that EDM2 makes of images and latents; in a folder, the bytes."""
     from training.encoders import StabilityVAEEncoder, StandardRGBEncoder
 
     vae = StabilityVAEEncoder()
     vae._vae, vae.init = type("Identity", (), {"decode": staticmethod(lambda x: {"sample": x})}), lambda device: None
-    made = {"rgb": StandardRGBEncoder().decode(ramp()), "vae": vae.decode(latents())}
-    exact = torch.cat([latents(), torch.zeros_like(latents())], dim=1)
-    return {
-        **{name: hashlib.sha256(out.numpy().tobytes()).hexdigest() for name, out in made.items()},
-        "final": summary(vae.encode_latents(exact)),
-    }
+    images = {"rgb": StandardRGBEncoder().decode(ramp()), "vae": vae.decode(latents())}
+    final = vae.encode_latents(torch.cat([latents(), torch.zeros_like(latents())], dim=1))
+    if folder is not None:
+        torch.save({**images, "final": final}, folder / "latents.pt")
+    digests = {name: hashlib.sha256(out.numpy().tobytes()).hexdigest() for name, out in images.items()}
+    return {**digests, "final": summary(final)}
 
 
 if __name__ == "__main__":

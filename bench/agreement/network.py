@@ -1,13 +1,12 @@
-"""Small networks of diffusers with fixed random weights, for the tests of what is made of them."""
+"""Small networks of diffusers with fixed random weights, for comparisons with it and tests of what is made of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
+import diffusers
 import torch
 
-diffusers: Any = pytest.importorskip("diffusers", reason='needs pip install "headstart[diffusers]"')
 SHAPE = (3, 8, 8)
 
 
@@ -34,13 +33,12 @@ def text_unet(**options: Any) -> Any:
     )  # fmt: skip
 
 
-def dit(**options: Any) -> Any:
-    """A DiT of 10 classes and the null class, which also predicts a variance."""
-    network = made(
+def dit(classes: int = 10) -> Any:
+    """A DiT of 10 classes or another number and the null class, which also predicts a variance."""
+    return made(
         "DiTTransformer2DModel", num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8,
-        num_layers=2, sample_size=8, patch_size=2, num_embeds_ada_norm=10, norm_num_groups=4, **options,
+        num_layers=2, sample_size=8, patch_size=2, num_embeds_ada_norm=classes, norm_num_groups=4,
     )  # fmt: skip
-    return network
 
 
 def transformer(**options: Any) -> Any:
@@ -53,8 +51,11 @@ def transformer(**options: Any) -> Any:
 
 
 def normals(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    """Unit normals, in half precision those of float32 rounded."""
+    drawn = dtype if dtype == torch.float64 else torch.float32
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=drawn).to(dtype)
 
 
-def distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a.double() - b.double()).abs().max() / b.double().abs().max()).item()
+def shape_of(network: Any) -> tuple[int, int, int]:
+    """Of one sample."""
+    return (network.config.in_channels, network.config.sample_size, network.config.sample_size)

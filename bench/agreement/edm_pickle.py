@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edm_oracle import Case, is_free, weight
+from bench.agreement.edm_oracle import Case, is_free, weight
 from headstart.adapters.edm.build import CLASSES, skeleton
 
 SOURCE = "raise RuntimeError('the embedded source was run')\n"

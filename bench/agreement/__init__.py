@@ -1,0 +1,1 @@
+"""Agreement with other projects' code: `python -m bench.agreement --out DIR`."""
