@@ -119,6 +119,20 @@ def test_half_precision_weights_and_a_float32_state() -> None:
     assert 0 < distance(x, hs.sample(exact, start, 2, 4)) < 0.1
 
 
+def test_conditions_take_the_type_of_the_network() -> None:
+    """As in a pipeline; integers stay, and half precision is that of the network's own call."""
+    network, prompt = nets.text_unet().to(torch.bfloat16), nets.normals(1, 5, 8, seed=1)
+    denoiser, x = hs.diffusers.denoiser(network, diffusers.DDIMScheduler()), nets.normals(3, 4, 8, 8)
+    found = denoiser(x, 2.0, encoder_hidden_states=prompt)
+    assert torch.equal(found, denoiser(x, 2.0, encoder_hidden_states=prompt.to(torch.bfloat16)))
+    guided = hs.guided(denoiser, 3.0, null={"encoder_hidden_states": torch.zeros(1, 5, 8)})
+    cond = {"encoder_hidden_states": prompt}
+    assert hs.sample(guided, hs.Classic((4, 8, 8), 3.0), 2, 3, cond=cond).dtype == torch.float32
+    labelled = hs.diffusers.denoiser(nets.unet(num_class_embeds=7).to(torch.float16), diffusers.DDIMScheduler())
+    assert labelled.to("cpu") is labelled
+    assert labelled(nets.normals(2, *nets.SHAPE), 2.0, label=torch.tensor([1, 6])).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("scheduler", "error", "message"),
     [

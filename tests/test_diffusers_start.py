@@ -97,6 +97,28 @@ def test_edm_schedulers_begin_at_their_own_highest_level() -> None:
     assert distance(ours, x) < 1e-4
 
 
+def test_pipelines_that_draw_their_own_latents_are_named() -> None:
+    for pipe in (
+        diffusers.DDPMPipeline(nets.unet(), diffusers.DDPMScheduler()),
+        diffusers.DiTPipeline(nets.dit(), None, diffusers.DDIMScheduler()),
+    ):
+        with pytest.raises(ValueError, match=f"latents: {type(pipe).__name__} takes no latents; give its scheduler"):
+            hs.diffusers.latents(hs.Classic(LATENT, 3.0), pipe, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_latents_have_the_dtype_of_the_pipeline(dtype: torch.dtype) -> None:
+    scheduler = diffusers.CMStochasticIterativeScheduler(clip_denoised=False)
+    pipe = diffusers.ConsistencyModelPipeline(nets.unet(num_class_embeds=4).to(dtype), scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    start = hs.Classic(nets.SHAPE, 3.0)
+    z, exact = (hs.diffusers.latents(start, given, 2) for given in (pipe, scheduler))
+    assert (z.dtype, exact.dtype) == (dtype, torch.float32)
+    assert torch.equal(z, exact.to(dtype))
+    made = pipe(2, [1, 2], None, hs.diffusers.timesteps(start, pipe, 1), latents=z, output_type="pt").images
+    assert made.isfinite().all()
+
+
 KARRAS = {"use_karras_sigmas": True}
 
 

@@ -112,11 +112,25 @@ def test_vp_time_inverts_its_schedule() -> None:
 
 def test_iddpm_levels() -> None:
     known, u = LEVELS, LEVELS.u
-    assert [known.index(sigma) for sigma in u] == list(range(len(u)))
-    assert [known.index(sigma) for sigma in (1e9, u[3] * 1.0001, (u[3] + u[4]) / 2, u[999] * 0.4)] == [0, 3, 3, 1000]
+    assert [known.index(sigma) for sigma in u[:-1]] == list(range(len(u) - 1))
+    assert [known.index(sigma) for sigma in (1e9, u[3] * 1.0001, (u[3] + u[4]) / 2, u[999] * 0.4)] == [0, 3, 3, 999]
+    assert LEVELS.at(u[999] * 0.4).c_noise == 0  # EDM's would tell the network -1, and never asks it there
     assert known.at(u[3]).c_noise == 999 - 3
     assert known.round(u[700] * 1.0001) == u[700]
     assert (known.sigma_min, known.sigma_max) == (u[999], u[0])
+
+
+def test_iddpm_needs_no_rounded_grid(tmp_path: Path) -> None:
+    """The solution on any grid is as near to the fine one; a grid that rounding would spoil is refused."""
+    net = edm.load(edm_pickle.save(tmp_path / "net.pkl", {"ema": edm_pickle.network(CASES["ddpmpp-iDDPMPrecond"])}))
+    x = 80 * oracle.inputs(CASES["ddpmpp-iDDPMPrecond"].arguments)[0]
+    grid = hs.log_uniform(80.0, 0.02, 9)
+    fine = hs.integrate(net, x, hs.log_uniform(80.0, 0.02, 80), hs.Heun())
+    plain, rounded = (hs.integrate(net, x, g, hs.Heun()) for g in (grid, torch.cat([grid[:1], net.round(grid)[1:]])))
+    assert 0 < (plain - rounded).norm() < 0.01 * fine.norm()
+    assert (plain - fine).norm() < 1.05 * (rounded - fine).norm()
+    with pytest.raises(ValueError, match=r"knows apart, got 0.00\d+ and 0.00\d+, both 0.0064\d+ to it; end the grid"):
+        net.round(hs.karras(80.0, 0.002, 18))
 
 
 def test_wrapped_object_is_the_same_denoiser(network: edm.Network) -> None:

@@ -49,7 +49,8 @@ def versions() -> dict[str, str]:
     for variable in CHECKOUTS:
         if folder := os.environ.get(variable):
             done = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True)
-            found[variable] = done.stdout.strip() if done.returncode == 0 else "a folder without its history"
+            commit = done.stdout.strip() if done.returncode == 0 else "(a folder without its history)"
+            found[f"NVlabs/{variable.removeprefix('HEADSTART_').lower()}"] = commit
     return found
 
 

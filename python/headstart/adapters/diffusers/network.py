@@ -37,6 +37,11 @@ class Network:
         self.classes: int | None = next(filter(None, classes), None) if "class_labels" in self._takes else None
         self._needs = [p.name for p in taken if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
 
+    def to(self, device: torch.device | str) -> Network:
+        """This network, moved."""
+        self.net.to(device)
+        return self
+
     def preconditioning(self, sigma: float) -> Preconditioning:
         """Coefficients at one noise level; `c_noise` is the timestep.
 
@@ -55,20 +60,21 @@ class Network:
             x: `c_in` times the state, `[B, *shape]`.
             c_noise: timesteps, 0-dim or `[B]`.
             label: classes `[B]`; None: `null_label`.
-            cond: other arguments of the network, whose tensors of one row serve every sample.
+            cond: other arguments of the network, whose tensors of one row serve every sample; they go to the state's
+                device, floating ones in the network's dtype.
 
         Raises:
             ValueError: an argument that the network needs is not among them.
         """
         n = x.shape[0]
         timestep = c_noise.long() if self.whole_timesteps else self.timestep_scale * c_noise
-        given = {name: spread(value, n) for name, value in cond.items()}
+        given = {name: spread(value, n, x) for name, value in cond.items()}
         if "added_cond_kwargs" in self._takes and any(name in given for name in ADDED):
             given["added_cond_kwargs"] = {name: given.pop(name) for name in ADDED if name in given}
         if label is None and self.null_label is not None:
             label = torch.full((n,), self.null_label, device=x.device)
         if label is not None:
-            given["class_labels"] = label
+            given["class_labels"] = label.to(x.device)
         for name in self._needs:
             if name not in given and name != "timestep":
                 raise ValueError(f"denoiser: cond must have {name!r}, which {type(self.net).__name__} needs")
@@ -144,7 +150,9 @@ def shape_of(config: Any) -> tuple[int, ...] | None:
     return (channels, size, size) if isinstance(size, int) else (channels, *size)
 
 
-def spread(value: Any, n: int) -> Any:
-    """One row for all as a row for each of `n`; anything else as it is."""
+def spread(value: Any, n: int, like: Tensor) -> Any:
+    """A tensor on the device of `like`, in its dtype where both float, one row for all as a row for each of `n`."""
+    if isinstance(value, Tensor):
+        value = value.to(like.device, like.dtype if value.is_floating_point() else None)
     single = isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == 1 and n > 1
     return value.expand(n, *value.shape[1:]) if single else value

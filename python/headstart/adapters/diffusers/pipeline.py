@@ -66,6 +66,19 @@ def unshifted(scheduler: Any, t: float, mu: float | None) -> float:
     return t / (shift - (shift - 1) * t)
 
 
+def require_latents(pipe: Any) -> None:
+    """Refuses a pipeline that draws its own latents.
+
+    Raises:
+        ValueError: as said.
+    """
+    if callable(pipe) and "latents" not in inspect.signature(pipe).parameters:
+        raise ValueError(
+            f"latents: {type(pipe).__name__} takes no latents; give its scheduler here and follow the loop in "
+            "help(headstart.diffusers), or sample with headstart.diffusers.denoiser"
+        )
+
+
 def require_argument(scheduler: Any, argument: str, instead: str) -> None:
     """Refuses a scheduler whose `set_timesteps` has no such argument.
 

@@ -21,6 +21,7 @@ from headstart.adapters.diffusers.pipeline import (
     levels_down,
     require_argument,
     require_kept,
+    require_latents,
     scale_of,
     scheduler_of,
     trial,
@@ -50,10 +51,12 @@ def latents(
         dtype, device: of the result; None: the pipeline's, or float32 where the start is.
 
     Raises:
-        TypeError, ValueError: a scheduler that is not supported, or a start above its highest noise level.
+        TypeError, ValueError: a scheduler that is not supported, a start above its highest noise level, or a pipeline
+            that takes no latents.
     """
     scheduler = scheduler_of(pipe)
     schedule = schedule_of(scheduler)
+    require_latents(pipe)
     sigma = first_level(schedule, start)
     require_state("latents", torch.float32, seed, offset, n)
     with torch.no_grad():

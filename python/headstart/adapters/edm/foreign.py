@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headstart.adapters.edm.label import vectors
-from headstart.adapters.edm.network import Level
+from headstart.adapters.edm.network import Level, distinct
 
 
 class Wrapped:
@@ -22,10 +22,11 @@ class Wrapped:
         )
 
     def round(self, grid: Tensor) -> Tensor:
-        """The grid with each level moved to the nearest that the network knows; 0 stays 0."""
+        """The grid with each level moved to the nearest that the network knows; 0 stays 0; see `Network.round`."""
         if not hasattr(self.net, "round_sigma"):
             return grid
-        return torch.where(grid == 0, grid, torch.as_tensor(self.net.round_sigma(grid)).to(grid))
+        rounded = torch.as_tensor(self.net.round_sigma(grid)).to(grid)
+        return distinct(grid, torch.where(grid == 0, grid, rounded))
 
     def __call__(
         self, x: Tensor, sigma: Level, label: Tensor | int | None = None, class_labels: Tensor | None = None,

@@ -66,9 +66,16 @@ class Network:
         return self.precondition.sigma_max
 
     def round(self, grid: Tensor) -> Tensor:
-        """The grid with each level moved to the nearest that the network knows: itself, but for iDDPM; 0 stays 0."""
+        """The grid with each level moved to the nearest that the network knows: itself, but for iDDPM; 0 stays 0.
+
+        What EDM's sampler does first. The denoiser takes every level: it tells an iDDPM network the nearest that it
+        knows, as EDM's does, so that a grid need not be rounded, and a learned start's first level should not be.
+
+        Raises:
+            ValueError: two levels of the grid become one.
+        """
         levels = [self.precondition.round(sigma) if sigma else 0.0 for sigma in grid.reshape(-1).tolist()]
-        return torch.tensor(levels, dtype=grid.dtype, device=grid.device).reshape(grid.shape)
+        return distinct(grid, torch.tensor(levels, dtype=grid.dtype, device=grid.device).reshape(grid.shape))
 
     def to(self, device: torch.device | str) -> Network:
         """This network, moved."""
@@ -98,6 +105,22 @@ class Network:
     def __call__(self, x: Tensor, sigma: Level, **cond: Any) -> Tensor:
         """`D(x, sigma)` by itself, for levels `sigma` that are scalar or `[B]`, one a sample."""
         return denoise(self, x, sigma, **cond)
+
+
+def distinct(grid: Tensor, rounded: Tensor) -> Tensor:
+    """`rounded`, refused where levels that differ in `grid` do not.
+
+    Raises:
+        ValueError: as said.
+    """
+    same = (rounded.diff() == 0) & (grid.diff() != 0)
+    if same.any():
+        i = int(same.nonzero()[0])
+        raise ValueError(
+            f"round: grid must have levels that the network knows apart, got {grid[i]:g} and {grid[i + 1]:g}, both "
+            f"{rounded[i]:g} to it; end the grid higher, or take fewer steps"
+        )
+    return rounded
 
 
 def is_spatial(module: nn.Module) -> bool:

@@ -102,8 +102,8 @@ class VP(Continuous):
 class IDDPM:
     """`D = x - sigma F(x / sqrt(1 + sigma^2), M - 1 - j)`, `j` the step whose level `u_j` is nearest to sigma.
 
-    The network knows M levels. Between them `c_noise` jumps while the other factors follow sigma, so that a grid should
-    be made of `round`ed levels.
+    The network knows M levels, and each call is told the nearest; the other factors follow sigma, which is the state's
+    own. A grid of `round`ed levels is what EDM's sampler walks down; others come as near to the fine solution.
 
     Args:
         u: levels `[M + 1]`, descending to 0, as the file has them.
@@ -120,9 +120,9 @@ class IDDPM:
         return self.u[0]
 
     def index(self, sigma: float) -> int:
-        """The step j; of two as near, the noisier."""
+        """The step j, of those above 0; of two as near, the noisier."""
         after = bisect.bisect_left(self.u, -sigma, key=lambda level: -level)
-        near = range(max(after - 1, 0), min(after + 1, len(self.u)))
+        near = range(max(min(after, len(self.u) - 1) - 1, 0), min(after + 1, len(self.u) - 1))
         return min(near, key=lambda j: abs(self.u[j] - sigma))
 
     def at(self, sigma: float) -> Preconditioning:
