@@ -88,6 +88,40 @@ def test_unseen_images_end_to_end(place: Path, tmp_path: Path) -> None:
     assert (halves[:, 0] > halves[:, 1]).mean() == pytest.approx(0.5, abs=0.3)
 
 
+def spoil(folder: Path, kind: str) -> None:
+    """One image of the folder cut short, or with other channels."""
+    path = folder / "005.png"
+    if kind == "cut":
+        path.write_bytes(path.read_bytes()[:150])
+    else:
+        Image.open(path).convert(kind).save(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("cut", "not a readable image (image file is truncated)"),
+        ("L", "image is 8x8x1, grayscale (height x width x channels), 000.png is 8x8x3, RGB; channels must be equal"),
+        ("RGBA", "image is 8x8x4, RGBA (height x width x channels), 000.png is 8x8x3, RGB; channels must be equal"),
+    ],
+)
+def test_one_image_unlike_the_others_is_one_clear_line(kind: str, says: str, place: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(place / "images", folder)
+    np.save(tmp_path / "samples.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    spoil(folder, kind)
+    for command in (("fit", folder, "--out", tmp_path / "x.safetensors"), ("eval", tmp_path / "samples.npy", folder)):
+        assert call(*command, code=1) == f"error: {folder / '005.png'}: {says}"
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_a_start_of_other_channels_than_the_network_is_named(place: Path, tmp_path: Path) -> None:
+    hs.fit(torch.rand(20, 1, 8, 8), components=1, covariance=hs.LowRank(2)).save(tmp_path / "gray.safetensors")
+    shared = ["--denoiser", f"diffusers:{place / 'pipeline'}", "--out", tmp_path / "out", "--n", 1, "--steps", 2]
+    text = call("sample", *shared, "--start", tmp_path / "gray.safetensors", "--sigma", 1.0, code=1)
+    assert "denoises samples of shape (3, 8, 8), got (1, 8, 8)" in text
+
+
 def test_the_classic_start_takes_the_shape_of_the_network(place: Path, tmp_path: Path) -> None:
     shared = ["--denoiser", f"diffusers:{place / 'pipeline'}", "--out", tmp_path / "out", "--n", 2, "--steps", 2]
     assert "wrote 2 images" in call("sample", *shared, "--start", "classic")

@@ -151,6 +151,8 @@ def test_wrapped_object_is_the_same_denoiser(network: edm.Network) -> None:
         assert (out - theirs[name]).norm() < 1e-6 * out.norm(), name
     with pytest.raises(TypeError, match="wrap: net must be callable"):
         edm.wrap(3)
+    with pytest.raises(TypeError, match=r"EDM: net must be a raw network .* got Foreign, .*adapters.edm.wrap\(net\)"):
+        hs.EDM(Foreign())
 
 
 @pytest.mark.parametrize("key", ["adm-iDDPMPrecond", "skip-EDMPrecond"])

@@ -78,6 +78,7 @@ class EDM:
 
     Raises:
         ValueError: sigma_data not positive.
+        TypeError: a network that EDM's or EDM2's own classes have preconditioned already.
 
     Reference: see `edm_preconditioning`.
     """
@@ -89,6 +90,11 @@ class EDM:
         dtype: torch.dtype | None = None,
         shape: tuple[int, ...] | None = None,
     ) -> None:
+        if hasattr(net, "round_sigma") or hasattr(net, "logvar_fourier"):
+            raise TypeError(
+                f"EDM: net must be a raw network F(x, c_noise), got {type(net).__name__}, which is preconditioned; "
+                "headstart.adapters.edm.wrap(net) makes a denoiser of it"
+            )
         if not 0 < sigma_data < math.inf:
             raise ValueError(f"EDM: sigma_data must be positive and finite, got {sigma_data}")
         self.net = net

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def load(
     scheduler = class_of(rules / "scheduler_config.json", "SchedulerMixin").from_pretrained(
         rules, local_files_only=True
     )
-    network = network_class.from_pretrained(place, local_files_only=True, use_safetensors=True, torch_dtype=dtype)
+    network = network_class.from_pretrained(
+        place, local_files_only=True, use_safetensors=True, torch_dtype=dtype,
+        low_cpu_mem_usage=find_spec("accelerate") is not None,  # asked for without accelerate, it warns
+    )  # fmt: skip
     return denoiser(network.to(device).eval().requires_grad_(False), scheduler, **options)
 
 
