@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from headstart import ops
 from headstart.cli import app
 from headstart.data import DataError, Dataset
 from headstart.output import to_bytes
-from headstart.recipes import FFHQ64, IMAGENET512, PROTOCOLS, Job, Protocol, run
-from headstart.recipes.network import on_pictures, real_bench
+from headstart.recipes import FFHQ64, IMAGENET512, PROTOCOLS, Flow, Job, Protocol, run
+from headstart.recipes.job import settings_of
+from headstart.recipes.network import real_bench
 from headstart.recipes.part import Part, parts
+from headstart.recipes.reference import OnPictures
 
 TINY = Protocol("tiny", 1.0, 6, 4, 5.0, nfe=(4,), planned=())
 
@@ -53,7 +56,7 @@ def exact() -> Exact:
 def job(out: Path, denoiser: Any, labels: bool = True, **others: Any) -> Job:
     images = data() if labels else Dataset(data().images)
     given: dict[str, Any] = {"features": {"pixels": None}, "n": 40, "seeds": 1, "part": 12, "components": 2} | others
-    return Job(TINY, denoiser, images, out, decode=to_bytes, **given)
+    return Job(given.pop("protocol", TINY), denoiser, images, out, decode=to_bytes, **given)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -76,6 +79,19 @@ def test_the_published_rows_and_ours_are_all_there(protocol: Protocol) -> None:
     assert (ways[-1].calls, ways[-1].sigma) == (0, 0)
     assert len({way.slug for way in ways}) == len(ways)
     assert (IMAGENET512.guidance, IMAGENET512.latents, FFHQ64.latents) == (1.9, True, False)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_the_published_flow_is_there_on_request(conditional: bool) -> None:
+    flow = FFHQ64.flow
+    assert (flow.patch, flow.channels, flow.blocks, flow.layers) == (2, 128, 1, 8)
+    assert (flow.scale, flow.epochs, flow.learning_rate) == (14, 700, 3e-4)
+    ways = FFHQ64.flow_ways(conditional)
+    heun = [way for way in ways if way.solver == "Heun"]
+    names = ["tarflow cfg 0.5", "tarflow cfg 1", "tarflow cfg 2"] if conditional else ["tarflow"]
+    assert [(way.start, way.calls, way.sigma) for way in heun] == [(name, 39, 7) for name in names]
+    ours = [way for way in ways if way.solver == "DPM++ 2M"]
+    assert [(way.start, way.calls) for way in ours] == [(names[len(names) // 2], nfe) for nfe in FFHQ64.nfe]
 
 
 @pytest.mark.parametrize(("n", "size"), [(10, 4), (8, 4), (3, 5)])
@@ -121,6 +137,54 @@ def test_a_run_goes_on_where_it_was_cut(tmp_path: Path, exact: Exact) -> None:
     assert exact.rows == 0
 
 
+FLOW = replace(TINY, flow=Flow(patch=2, channels=8, layers=1, epochs=3, scale=2.0, guidance=(0.5, 1.0)))
+
+
+def test_a_flow_joins_a_run(tmp_path: Path, exact: Exact) -> None:
+    """Its rows alone are drawn; a run without it leaves it alone, another flow is refused."""
+    run(job(tmp_path, exact, n=12))
+    exact.rows = 0
+    table = run(job(tmp_path, exact, n=12, protocol=FLOW, flow=True))
+    assert table is not None
+    extra = [(row["start"], row["solver"], row["nfe"]) for row in table["rows"] if "tarflow" in row["start"]]
+    assert extra == [("tarflow cfg 0.5", "Heun", 7), ("tarflow cfg 1", "Heun", 7), ("tarflow cfg 1", "DPM++ 2M", 4)]
+    assert exact.rows == 12 * (7 + 7 + 4)
+    start: Any = hs.load(tmp_path / "flow.safetensors")
+    assert (start.sigma, start.frame.scale, start.conditional) == (TINY.horizon, 2.0, True)
+    kept = run(job(tmp_path, exact, n=12, protocol=FLOW))
+    assert kept is not None
+    assert len(kept["rows"]) == len(table["rows"]) - 3
+    other = replace(FLOW, flow=replace(FLOW.flow, layers=2))
+    with pytest.raises(DataError, match="layers is 1, not 2"):
+        run(job(tmp_path, exact, n=12, protocol=other, flow=True))
+
+
+def test_a_flow_goes_on_where_its_training_was_cut(
+    tmp_path: Path, exact: Exact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.fitting import flow as fitting
+
+    asked = {"n": 12, "protocol": FLOW, "flow": True}
+    run(job(tmp_path / "whole", exact, **asked))
+    learn, epochs = fitting.learn, []
+
+    def cut(trained: Any, *others: Any) -> float:
+        epochs.append(trained.log["epoch"])
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+        return learn(trained, *others)
+
+    monkeypatch.setattr(fitting, "learn", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(job(tmp_path / "cut", exact, **asked))
+    assert (tmp_path / "cut" / "flow.pt").exists()
+    run(job(tmp_path / "cut", exact, **asked))
+    assert epochs == [0, 1, 2, 2]
+    assert not (tmp_path / "cut" / "flow.pt").exists()
+    whole, other = (hs.load(tmp_path / name / "flow.safetensors").sample(4) for name in ("whole", "cut"))
+    assert torch.equal(whole, other)
+
+
 def test_samples_do_not_depend_on_batch_or_processes(tmp_path: Path, exact: Exact) -> None:
     run(job(tmp_path / "one", exact, batch=5))
     first = threading.Thread(target=run, args=(job(tmp_path / "three", exact),), kwargs={"rank": 0, "world": 3})
@@ -155,7 +219,6 @@ def test_classes_go_round(tmp_path: Path, exact: Exact) -> None:
 )
 def test_another_run_is_not_mixed_in(tmp_path: Path, exact: Exact, others: dict[str, Any], message: str) -> None:
     from headstart.recipes.part import claim
-    from headstart.recipes.run import settings_of
 
     claim(tmp_path, settings_of(job(tmp_path, exact)))
     with pytest.raises(ValueError, match=message):
@@ -182,11 +245,14 @@ def call(*arguments: object, code: int = 0) -> str:
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_smoke_runs_the_whole_path(tmp_path: Path, name: str) -> None:
-    text = call(name, "--out", tmp_path / "out", "--smoke")
+    start = ["--start", "tarflow"] if name == "imagenet512" else []
+    text = call(name, "--out", tmp_path / "out", "--smoke", *start)
     for word in ("classic", "uninformed", "learned", "empirical", "planned", "learned alone", "floor", "MaxSWD"):
         assert word in text
     table = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert len(table["rows"]) == 10
+    assert len(table["rows"]) == (13 if start else 10)
+    assert ("tarflow cfg 0.5" in text, "channels of latents" in text) == (bool(start), bool(start))
+    assert len(list((tmp_path / "out").glob("*-nearest.png"))) == len(table["rows"])
     assert all(np.isfinite(figure["value"]) for row in table["rows"] for figure in row["figures"])
     assert all(figure["floor"] is not None for row in table["rows"] for figure in row["figures"])
 
@@ -198,6 +264,9 @@ def test_smoke_runs_the_whole_path(tmp_path: Path, name: str) -> None:
         (["ffhq64"], "needs --checkpoint and --data"),
         (["ffhq64", "--checkpoint", "a.pkl", "--data", "gone.zip"], "gone.zip: no such file"),
         (["imagenet512", "--smoke", "--features", "gradient"], "latents need --vae"),
+        (["ffhq64", "--smoke", "--data", "a.zip"], "--smoke: tries the path on networks and data of its own"),
+        (["ffhq64", "--start", "other"], "--start: must be one of mixture, tarflow, got 'other'"),
+        (["ffhq64", "--smoke", "--epochs", "3"], "--epochs: is for --start tarflow"),
     ],
 )
 def test_the_command_has_one_line_for_an_error(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -221,7 +290,7 @@ def test_latents_networks_and_decoder_are_read_from_files(tmp_path: Path) -> Non
     bench = real_bench(tiny, files[0], files[1], tmp_path / "vae", latents, torch.device("cpu"))
     deviations = bench.data.images.std(dim=(0, 2, 3)).tolist()
     assert deviations == pytest.approx([2 / 4.17, 2 / 4.62, 2 / 3.71, 2 / 3.28], rel=0.1)
-    maps = {"means": on_pictures(lambda x: x.flatten(2).mean(2), bench.decode)}
+    maps = {"means": OnPictures(lambda x: x.flatten(2).mean(2), bench.decode)}
     table = run(Job(tiny, bench.denoiser, bench.data, tmp_path / "out", maps, bench.decode, 8, 1, 8, components=2))
     assert table is not None
     assert any(path.suffix == ".png" for path in (tmp_path / "out").rglob("*"))
