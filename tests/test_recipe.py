@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -243,18 +247,54 @@ def call(*arguments: object, code: int = 0) -> str:
     return " ".join(result.output.split())
 
 
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    """Folder and output of the trial of every recipe, of one with the flow too."""
+    folder, made = tmp_path_factory.mktemp("smoke"), {}
+    for name in PROTOCOLS:
+        start = ["--start", "tarflow"] if name == "imagenet512" else []
+        made[name] = folder / name, call(name, "--out", folder / name, "--smoke", *start)
+    return made
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_smoke_runs_the_whole_path(tmp_path: Path, name: str) -> None:
-    start = ["--start", "tarflow"] if name == "imagenet512" else []
-    text = call(name, "--out", tmp_path / "out", "--smoke", *start)
+def test_smoke_runs_the_whole_path(smoke: dict[str, tuple[Path, str]], name: str) -> None:
+    out, text = smoke[name]
     for word in ("classic", "uninformed", "learned", "empirical", "planned", "learned alone", "floor", "MaxSWD"):
         assert word in text
-    table = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert len(table["rows"]) == (13 if start else 10)
-    assert ("tarflow cfg 0.5" in text, "channels of latents" in text) == (bool(start), bool(start))
-    assert len(list((tmp_path / "out").glob("*-nearest.png"))) == len(table["rows"])
+    flow = name == "imagenet512"
+    assert ("tarflow cfg 0.5" in text, "channels of latents" in text) == (flow, flow)
+    table = json.loads((out / "table.json").read_text())
+    assert len(table["rows"]) == (13 if flow else 10)
+    assert len(list(out.glob("*-nearest.png"))) == len(table["rows"])
     assert all(np.isfinite(figure["value"]) for row in table["rows"] for figure in row["figures"])
     assert all(figure["floor"] is not None for row in table["rows"] for figure in row["figures"])
+
+
+def test_torchrun_gives_the_table_of_one_process(smoke: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
+    """Two processes draw every sample of a fitted trial anew, and score a row of it."""
+    one, two = smoke["ffhq64"][0], tmp_path / "two"
+    shutil.copytree(one, two)
+    shutil.rmtree(two / "samples")
+    for path in (two / "table.json", *(two / "scores").glob("learned-dpm*")):
+        path.unlink()
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "headstart"]
+    command = [sys.executable, *launch, "recipe", "ffhq64", "--smoke", "--out", str(two), "--device", "cpu"]
+    place = str(Path(hs.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": place, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mean of 2 seeds") == 1  # the first process alone prints
+    samples = sorted(path.relative_to(one) for path in (one / "samples").rglob("*.npz"))
+    assert samples == sorted(path.relative_to(two) for path in (two / "samples").rglob("*.npz"))
+    for path in samples:
+        a, b = (np.load(folder / path)["arr_0"] for folder in (one, two))
+        assert np.abs(a.astype(int) - b).max() <= 1  # threads may order a product's terms in another way
+    tables = [json.loads((folder / "table.json").read_text())["rows"] for folder in (one, two)]
+    for row, other in zip(*tables, strict=True):
+        assert (row["start"], row["solver"], row["nfe"]) == (other["start"], other["solver"], other["nfe"])
+        for figure, same in zip(row["figures"], other["figures"], strict=True):
+            assert same["value"] == pytest.approx(figure["value"], rel=1e-3)
 
 
 @pytest.mark.parametrize(
