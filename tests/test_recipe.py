@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import edm_oracle
@@ -22,13 +23,15 @@ import edm_pickle
 import headstart as hs
 from headstart import ops
 from headstart.cli import app
-from headstart.data import DataError, Dataset
-from headstart.output import to_bytes
+from headstart.data import DataError, Dataset, read_dataset
+from headstart.metrics import Evaluator, frechet_distance, statistics
+from headstart.output import to_bytes, write_samples
 from headstart.recipes import FFHQ64, IMAGENET512, PROTOCOLS, Flow, Job, Protocol, run
 from headstart.recipes.job import settings_of
 from headstart.recipes.network import real_bench
 from headstart.recipes.part import Part, parts
-from headstart.recipes.reference import OnPictures
+from headstart.recipes.reference import OnPictures, features_of
+from headstart.recipes.score import gather
 
 TINY = Protocol("tiny", 1.0, 6, 4, 5.0, nfe=(4,), planned=())
 
@@ -141,6 +144,7 @@ def test_a_run_goes_on_where_it_was_cut(tmp_path: Path, exact: Exact) -> None:
     assert exact.rows == 0
 
 
+LATENT = Protocol("tiny", 1.0, 4, 3, 5.0, nfe=(3,), planned=(), guidance=1.9, latents=True)
 FLOW = replace(TINY, flow=Flow(patch=2, channels=8, layers=1, epochs=3, scale=2.0, guidance=(0.5, 1.0)))
 
 
@@ -314,23 +318,76 @@ def test_the_command_has_one_line_for_an_error(tmp_path: Path, arguments: list[s
     assert not (tmp_path / "out").exists()
 
 
-def test_latents_networks_and_decoder_are_read_from_files(tmp_path: Path) -> None:
-    """EDM2's kind of network guided by another, on its normalized latents, pictures through a decoder."""
+@pytest.fixture(scope="module")
+def latent_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network and its guide of EDM2's kind, latents with classes, a VAE, and images of the latents' classes."""
     diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+    folder = tmp_path_factory.mktemp("latents")
     torch.manual_seed(0)
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     vae = diffusers.AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, sample_size=16, **kinds)
-    vae.save_pretrained(tmp_path / "vae")
+    vae.save_pretrained(folder / "vae")
     case = edm_oracle.CASES["edm2"]["stored-half"]
-    files = [edm_pickle.save(tmp_path / f"{name}.pkl", {"ema": edm_pickle.network(case)}) for name in ("net", "guide")]
-    shape = tuple(hs.adapters.edm.load(files[0]).shape)
+    for name in ("net", "guide"):
+        edm_pickle.save(folder / f"{name}.pkl", {"ema": edm_pickle.network(case)})
+    shape = tuple(hs.adapters.edm.load(folder / "net.pkl").shape)
     raw = 4 * ops.normal((60, *shape), 0, 0, device="cpu")
-    latents = Dataset(raw, torch.arange(60) % 2)
-    tiny = Protocol("tiny", 1.0, 4, 3, 5.0, nfe=(3,), planned=(), guidance=1.9, latents=True)
-    bench = real_bench(tiny, files[0], files[1], tmp_path / "vae", latents, torch.device("cpu"))
+    torch.save({"images": raw, "labels": torch.arange(60) % 2}, folder / "latents.pt")
+    pixels = (ops.uniform(40 * 16 * 16 * 3, 0, 0, device="cpu") * 255).byte().view(40, 16, 16, 3).numpy()
+    np.savez(folder / "images.npz", images=pixels, labels=np.arange(40) % 4)
+    return folder
+
+
+def test_latents_networks_and_decoder_are_read_from_files(latent_files: Path, tmp_path: Path) -> None:
+    """EDM2's kind of network guided by another, on its normalized latents, pictures through a decoder."""
+    latents = read_dataset(latent_files / "latents.pt")
+    files = [latent_files / f"{name}.pkl" for name in ("net", "guide")]
+    bench = real_bench(LATENT, *files, latent_files / "vae", latents, torch.device("cpu"))
     deviations = bench.data.images.std(dim=(0, 2, 3)).tolist()
     assert deviations == pytest.approx([2 / 4.17, 2 / 4.62, 2 / 3.71, 2 / 3.28], rel=0.1)
     maps = {"means": OnPictures(lambda x: x.flatten(2).mean(2), bench.decode)}
-    table = run(Job(tiny, bench.denoiser, bench.data, tmp_path / "out", maps, bench.decode, 8, 1, 8, components=2))
+    table = run(Job(LATENT, bench.denoiser, bench.data, tmp_path / "out", maps, bench.decode, 8, 1, 8, components=2))
     assert table is not None
-    assert any(path.suffix == ".png" for path in (tmp_path / "out").rglob("*"))
+    sheet = np.asarray(Image.open(tmp_path / "out" / "learned-heun-5-nearest.png"))
+    height, width = bench.decode(bench.data.images[:1]).shape[1:3]
+    assert sheet.shape == (4 * (height + 2) + 2, 8 * (width + 2) + 2, 3)  # decoded, above three neighbours
+
+
+def test_true_images_are_the_reference_of_latents(latent_files: Path, tmp_path: Path) -> None:
+    """Figures on feature maps are against the images of the same classes, not against decoded latents."""
+    net, vae, latents, images = (latent_files / name for name in ("net.pkl", "vae", "latents.pt", "images.npz"))
+    bench = real_bench(LATENT, net, None, vae, read_dataset(latents), torch.device("cpu"))
+    maps: dict[str, Any] = {"means": OnPictures(lambda x: x.flatten(2).mean(2), bench.decode)}
+    real = features_of(str(images), (0, 1), maps, 7, torch.device("cpu"), progress=False)
+    kept = read_dataset(images, classes=(0, 1)).images
+    assert len(kept) == 20
+    torch.testing.assert_close(real["means"], kept.flatten(2).mean(2))
+    own = Job(LATENT, bench.denoiser, bench.data, tmp_path, maps, bench.decode, 8, 1, 8, components=2)
+    tables = [
+        run(replace(own, out=tmp_path / name, real=lambda f=found: f)) for name, found in (("a", {}), ("b", real))
+    ]
+    decoded, true = ({f["metric"]: f for f in table["rows"][0]["figures"]} for table in tables if table)
+    assert decoded["SWD"] == true["SWD"]  # on the latents themselves
+    assert decoded["FD"]["value"] != true["FD"]["value"]
+    samples = gather(jobs[1], "classic-heun-7", 0)
+    groups = torch.randperm(20, generator=torch.Generator().manual_seed(0)).split(8)
+    wanted = frechet_distance(statistics(maps["means"](samples)), statistics(real["means"][groups[0]]))
+    assert true["FD"]["value"] == pytest.approx(wanted, rel=1e-5)
+    with pytest.raises(ValueError, match="real must be at least n = 8 samples on means, got 5"):
+        Evaluator(bench.data.images, 8, maps, real={"means": real["means"][:5]})
+
+
+def test_the_command_takes_true_images(latent_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROTOCOLS, "imagenet512", LATENT)
+    monkeypatch.chdir(latent_files)
+    common = ["imagenet512", "--checkpoint", "net.pkl", "--latents", "latents.pt", "--out", tmp_path / "out"]
+    assert "--images: are the reference of pictures" in call(*common, "--images", "images.npz", code=1)
+    files = ["--vae", "vae", "--images", "images.npz", "--classes", "0,1", "--components", "2"]
+    text = call(*common, *files, "--features", "pixels", "--n", "8", "--seeds", "1")
+    assert "reference: images of images.npz on feature maps, held-out latents on samples" in text
+    held = json.loads((tmp_path / "out" / "table.json").read_text())["reference"]
+    assert held.startswith("images of images.npz")
+    assert "gone.zip: no such file" in call(*common, *files[:2], "--images", "gone.zip", code=1)
+    write_samples(latent_files / "few", np.zeros((3, 8, 8, 3), np.uint8), 0)
+    few = call(*common, *files[:2], "--images", "few", "--n", "8", code=1)
+    assert "--images: must be at least n = 8 images, few has 3" in few

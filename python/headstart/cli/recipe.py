@@ -84,13 +84,14 @@ def find_maps(names: list[str], bench: Bench, device: Any) -> dict[str, Any]:
     return maps
 
 
-def reference_of(protocol: Protocol, bench: Bench, images: str | None) -> str:
+def reference_of(protocol: Protocol, bench: Bench, images: str | None, classes: str | None, n: int) -> str:
     """What samples are compared with, in words.
 
     Raises:
-        ValueError: images were given where they are not the reference.
+        ValueError: images were given where they are not the reference, or too few of them.
     """
-    from headstart.data import DataError
+    from headstart.data import DataError, read_classes
+    from headstart.data.folder import open_members
 
     if images is None:
         held = "held-out latents" if protocol.latents else "held-out images of the data"
@@ -100,6 +101,10 @@ def reference_of(protocol: Protocol, bench: Bench, images: str | None) -> str:
         raise ValueError(f"--images: are the reference of pictures made from latents; {reason}")
     if not Path(images).exists():
         raise DataError(f"{images}: no such file or folder")
+    if Path(images).is_dir() or images.endswith(".zip"):
+        found = len(open_members(Path(images), None, None if classes is None else read_classes(classes)))
+        if found < n:  # known before any work
+            raise DataError(f"--images: must be at least n = {n} images, {images} has {found}")
     return f"images of {images} on feature maps, held-out latents on samples"
 
 
@@ -170,7 +175,7 @@ def recipe(
         bench = open_bench(protocol, checkpoint, guide, vae, data, classes, where)
     if epochs is not None:
         protocol = replace(protocol, flow=replace(protocol.flow, epochs=epochs))
-    reference = reference_of(protocol, bench, images)
+    reference = reference_of(protocol, bench, images, classes, n)
     maps = find_maps(features or (["gradient"] if bench.decoded else []), bench, where)
     settings = {"smoke": smoke, **{key: None if value is None else str(value) for key, value in files.items()}}
     job = Job(
