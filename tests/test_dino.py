@@ -134,5 +134,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("text.pth", "code.pth"):
         with pytest.raises(ValueError, match=f"{name}: not a file of DINOv2 weights"):
             Dinov2Features(tmp_path / name)
-    with pytest.raises(ValueError, match=r"must be DINOv2's \.pth file, or a folder"):
+    with pytest.raises(ValueError, match="gone: no such file or folder"):
         Dinov2Features(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"must be DINOv2's \.pth file, or a folder .* with config.json"):
+        Dinov2Features(tmp_path)

@@ -363,9 +363,8 @@ def test_true_images_are_the_reference_of_latents(latent_files: Path, tmp_path: 
     assert len(kept) == 20
     torch.testing.assert_close(real["means"], kept.flatten(2).mean(2))
     own = Job(LATENT, bench.denoiser, bench.data, tmp_path, maps, bench.decode, 8, 1, 8, components=2)
-    tables = [
-        run(replace(own, out=tmp_path / name, real=lambda f=found: f)) for name, found in (("a", {}), ("b", real))
-    ]
+    jobs = [replace(own, out=tmp_path / name, real=lambda f=found: f) for name, found in (("a", {}), ("b", real))]
+    tables = [run(one) for one in jobs]
     decoded, true = ({f["metric"]: f for f in table["rows"][0]["figures"]} for table in tables if table)
     assert decoded["SWD"] == true["SWD"]  # on the latents themselves
     assert decoded["FD"]["value"] != true["FD"]["value"]

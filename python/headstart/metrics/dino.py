@@ -45,6 +45,8 @@ class Dinov2Features:
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
         path = Path(path)
+        if not path.exists():
+            raise ValueError(f"{path}: no such file or folder")
         self.call, network = read_file(path) if path.is_file() else read_folder(path)
         self.network = network.eval().requires_grad_(False).to(device)
         self.device = device
