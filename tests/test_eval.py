@@ -168,7 +168,7 @@ def test_the_command_says_when_there_is_no_floor(place: Path) -> None:
         (["gone", "real.npz"], "gone: no such file or folder"),
         (["samples", "samples", "--features", "some"], "--features: must be one of gradient, pixels, lite0"),
         (["samples", "samples", "--features", "inception:gone.pth"], "gone.pth"),
-        (["samples", "samples", "--features", "dinov2:gone"], "must be a folder of a DINOv2 network"),
+        (["samples", "samples", "--features", "dinov2:gone"], "gone: no such file or folder"),
         (["samples", "samples", "--out", "samples"], "is a folder; --out names a file"),
     ],
 )

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -29,9 +34,24 @@ from headstart.metrics.wasserstein import directions, gaps
 def peer(name: str) -> Any:
     """A library to agree with; skips where it is missing or cannot be imported."""
     try:
-        return importlib.import_module(name)
+        with without_torchvision() if name.startswith("torch_fidelity") else nullcontext():
+            return importlib.import_module(name)
     except (ImportError, RuntimeError, OSError) as error:
         pytest.skip(f"{name.split('.')[0]} is not usable here: {str(error).splitlines()[0]}")
+
+
+@contextmanager
+def without_torchvision() -> Iterator[None]:
+    """Empty modules in its place while torch-fidelity is imported, whose distances need nothing of it."""
+    missing = importlib.util.find_spec("torchvision") is None
+    names = ["torchvision", *(f"torchvision.{part}" for part in ("datasets", "transforms", "transforms.functional"))]
+    stubs = {name: MagicMock(__spec__=None) for name in names} if missing else {}
+    sys.modules.update(stubs)
+    try:
+        yield
+    finally:
+        for name in stubs:
+            del sys.modules[name]
 
 
 def features() -> tuple[Tensor, Tensor]:

@@ -231,6 +231,7 @@ def test_bad_input_is_refused() -> None:
         ({"channels": 100}, "channels must be a multiple of 64"),
         ({"blocks": 0}, "blocks must be an integer of at least 1"),
         ({"average": 1.0}, "average must be in"),
+        ({"scale": 0.0}, "scale must be above 0"),
         ({"labels": labels.float()}, "labels must be integers"),
     ):
         with pytest.raises(ValueError, match=message):

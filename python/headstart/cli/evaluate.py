@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from headstart.metrics import Evaluation
 
-FEATURES = ("gradient", "pixels", "lite0", "inception:FILE", "dinov2:FOLDER")
+FEATURES = ("gradient", "pixels", "lite0", "inception:FILE", "dinov2:FILE.pth or FOLDER")
 
 
 def find_features(name: str, real: Tensor, device: torch.device) -> Any:

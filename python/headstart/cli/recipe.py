@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     from headstart.recipes.network import Bench
 
 NAMES = ("ffhq64", "imagenet512")
+STARTS = ("mixture", "tarflow")
 TRIAL = {"n": 32, "seeds": 2, "part": 16, "components": 2}
+LEARN = 500  # images that the gradient map is fitted on
 
 
 def show(table: dict[str, Any]) -> None:
@@ -24,7 +28,7 @@ def show(table: dict[str, Any]) -> None:
     from rich.table import Table
 
     title = f"{table['protocol']}: {table['n']} samples a row, mean of {table['seeds']} seeds (floor: real samples)"
-    printed = Table(title=title)
+    printed = Table(title=title, caption=f"reference: {table['reference']}")
     first = table["rows"][0]["figures"]
     chosen = [i for i, figure in enumerate(first) if not figure["metric"].startswith("tail")]
     names = [f"{first[i]['metric']} {first[i]['features'].partition(':')[0]}".removesuffix(" samples") for i in chosen]
@@ -65,7 +69,7 @@ def find_maps(names: list[str], bench: Bench, device: Any) -> dict[str, Any]:
     """
     import torch
 
-    from headstart.recipes.network import on_pictures
+    from headstart.recipes.reference import OnPictures
 
     maps: dict[str, Any] = {}
     for name in names:
@@ -74,9 +78,54 @@ def find_maps(names: list[str], bench: Bench, device: Any) -> dict[str, Any]:
             continue
         if not bench.decoded:
             raise ValueError(f"--features: {name} takes images: latents need --vae")
-        some = torch.from_numpy(bench.decode(bench.data.images[:500])).permute(0, 3, 1, 2).to(device)
-        maps[name] = on_pictures(find_features(name, some.float() / 127.5 - 1, device), bench.decode)
+        some = bench.data.images[: LEARN if name == "gradient" else 1]
+        pictures = torch.from_numpy(bench.decode(some)).permute(0, 3, 1, 2).to(device)
+        maps[name] = OnPictures(find_features(name, pictures.float() / 127.5 - 1, device), bench.decode)
     return maps
+
+
+def reference_of(protocol: Protocol, bench: Bench, images: str | None, classes: str | None, n: int) -> str:
+    """What samples are compared with, in words.
+
+    Raises:
+        ValueError: images were given where they are not the reference, or too few of them.
+    """
+    from headstart.data import DataError, read_classes
+    from headstart.data.folder import open_members
+
+    if images is None:
+        held = "held-out latents" if protocol.latents else "held-out images of the data"
+        return f"{held}, decoded by the VAE" if protocol.latents and bench.decoded else held
+    if not protocol.latents or not bench.decoded:
+        reason = "latents need --vae" if protocol.latents else "the images of --data are the reference"
+        raise ValueError(f"--images: are the reference of pictures made from latents; {reason}")
+    if not Path(images).exists():
+        raise DataError(f"{images}: no such file or folder")
+    if Path(images).is_dir() or images.endswith(".zip"):
+        found = len(open_members(Path(images), None, None if classes is None else read_classes(classes)))
+        if found < n:  # known before any work
+            raise DataError(f"--images: must be at least n = {n} images, {images} has {found}")
+    return f"images of {images} on feature maps, held-out latents on samples"
+
+
+def real_features(
+    images: str | None, classes: str | None, maps: dict[str, Any], batch: int, device: Any
+) -> dict[str, Any]:
+    """Features of the true images, where there are any, of the same classes as the latents."""
+    from headstart.data import read_classes
+    from headstart.recipes.reference import OnPictures, features_of
+
+    if images is None:
+        return {}
+    of_pictures = {name: one for name, one in maps.items() if isinstance(one, OnPictures)}
+    kept = None if classes is None else read_classes(classes)
+    return features_of(images, kept, of_pictures, batch, device, progress=True)
+
+
+def find_own_device(device: str) -> Any:
+    """The device called `device`; of several GPUs, this process's own."""
+    where, local = find_device(device), os.environ.get("LOCAL_RANK")
+    return find_device(f"cuda:{local}") if local and device in ("auto", "cuda") and where.type == "cuda" else where
 
 
 @guarded
@@ -88,6 +137,11 @@ def recipe(
     vae: Annotated[Path | None, typer.Option(help="Folder of the decoder of latents (diffusers).")] = None,
     data: Annotated[str | None, typer.Option("--data", "--latents", help="Images or latents, as `fit` reads.")] = None,
     classes: Annotated[str | None, typer.Option(help="Only these: 3,7 or a JSON file with a list.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="True images of latents, to compare with in place of decoded latents.")
+    ] = None,
+    start: Annotated[str, typer.Option(help="mixture, or tarflow: the paper's flow beside it.")] = "mixture",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of a TarFlow; default: the paper's.")] = None,
     features: Annotated[list[str] | None, typer.Option(help=f"Any of {', '.join(FEATURES)}; again for more.")] = None,
     n: Annotated[int, typer.Option(min=2, help="Samples a row and seed; at most half the data.")] = 10_000,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
@@ -100,26 +154,37 @@ def recipe(
     """Fit, plan, sample every start at every number of calls, score, draw; torchrun shares the samples out."""
     if name not in NAMES:
         raise ValueError(f"recipe: must be one of {', '.join(NAMES)}, got {name!r}")
+    if start not in STARTS or (epochs is not None and start != "tarflow"):
+        wanted = f"--start: must be one of {', '.join(STARTS)}, got {start!r}"
+        raise ValueError(wanted if start not in STARTS else "--epochs: is for --start tarflow")
+    files = {"checkpoint": checkpoint, "guide": guide, "vae": vae, "data": data, "classes": classes, "images": images}
+    given = [f"--{key}" for key, value in files.items() if value is not None]
+    if smoke and given:
+        raise ValueError(f"--smoke: tries the path on networks and data of its own, got {', '.join(given)} too")
     require_folder(out)
     rank, world = (int(os.environ.get(key, default)) for key, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     from headstart.recipes import PROTOCOLS, Job, run
     from headstart.recipes.network import trial, trial_bench
 
-    local = os.environ.get("LOCAL_RANK")
-    where = find_device(f"cuda:{local}" if device == "cuda" and local else device)
+    where = find_own_device(device)
     protocol = PROTOCOLS[name]
     if smoke:
         protocol, (n, seeds, part, components) = trial(protocol), TRIAL.values()
         bench = trial_bench(protocol, where)
     else:
         bench = open_bench(protocol, checkpoint, guide, vae, data, classes, where)
+    if epochs is not None:
+        protocol = replace(protocol, flow=replace(protocol.flow, epochs=epochs))
+    reference = reference_of(protocol, bench, images, classes, n)
     maps = find_maps(features or (["gradient"] if bench.decoded else []), bench, where)
-    files = {"checkpoint": checkpoint, "guide": guide, "vae": vae, "data": data, "classes": classes}
     settings = {"smoke": smoke, **{key: None if value is None else str(value) for key, value in files.items()}}
     job = Job(
-        protocol, bench.denoiser, bench.data, out, maps, bench.decode, n, seeds, part, batch, components, settings
-    )
+        protocol, bench.denoiser, bench.data, out, maps, bench.decode, n, seeds, part, batch, components, settings,
+        start == "tarflow", partial(real_features, images, classes, maps, batch, where), reference,
+    )  # fmt: skip
     table = run(job, rank, world, progress=rank == 0)
     if table is not None:
         show(table)
+        if not bench.decoded:
+            say("Pictures show the channels of latents side by side; with --vae they are decoded.")
         say(f"wrote {out}: start.safetensors, plans, samples, pictures, table.json")

@@ -118,11 +118,13 @@ def read_dataset(
     return read_file(path).choose(classes)
 
 
-def stream(source: str | Path, batch: int = 256, size: int | None = None) -> Iterator[Dataset]:
+def stream(
+    source: str | Path, batch: int = 256, size: int | None = None, classes: Collection[int] | None = None
+) -> Iterator[Dataset]:
     """The data set at `source` a batch at a time: folders and zip files are never held whole.
 
     Args:
-        source, size: as in `read_dataset`.
+        source, size, classes: as in `read_dataset`.
         batch: samples at a time.
 
     Raises:
@@ -130,9 +132,9 @@ def stream(source: str | Path, batch: int = 256, size: int | None = None) -> Ite
     """
     path = Path(source)
     if path.is_dir() or (path.suffix == ".zip" and path.exists()):
-        yield from batches(open_members(path, size), batch)
+        yield from batches(open_members(path, size, classes), batch)
         return
-    whole = read_dataset(source, size)
+    whole = read_dataset(source, size, classes)
     for begin in range(0, len(whole.images), batch):
         labels = None if whole.labels is None else whole.labels[begin : begin + batch]
         yield Dataset(whole.images[begin : begin + batch], labels, whole.classes)

@@ -18,7 +18,8 @@ class Frame(NamedTuple):
         shape: Of one sample, of D values.
         sigma: Noise level of the law, in units of the data.
         mean: `[D]`.
-        scale: Standard deviation of a coordinate of the noised data, the mean over coordinates taken in its square.
+        scale: What data are divided by: the standard deviation of a coordinate of the noised data, the mean over
+            coordinates taken in its square, where no other was asked for.
         class_weight: Share of each class in the data `[C]`, float64, or None.
     """
 

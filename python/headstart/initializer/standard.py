@@ -19,12 +19,13 @@ Net = TypeVar("Net", bound=FlowNetwork)
 
 
 def standardize(
-    data: Tensor, sigma: float | Tensor, labels: Tensor | None, device: torch.device | str | None
-) -> tuple[Points, Frame]:
-    """Points `(x_0 - mean) / scale` and their frame, `scale^2` the mean variance of a coordinate of `x_0 + sigma n`.
+    data: Tensor, sigma: float | Tensor, labels: Tensor | None, device: torch.device | str | None,
+    scale: float | None = None,
+) -> tuple[Points, Frame]:  # fmt: skip
+    """Points `(x_0 - mean) / scale` and their frame; `scale^2` is the mean variance of `x_0 + sigma n` where not given.
 
     Raises:
-        ValueError: Data, sigma or labels are not what `fit` asks for.
+        ValueError: Data, sigma, labels or scale are not what `fit` asks for.
     """
     data = check_data("fit", data)
     sigma = check_sigma("fit", sigma, positive=True)
@@ -33,9 +34,13 @@ def standardize(
     flat, shape = data.flatten(1).float(), tuple(data.shape[1:])
     mean = flat.mean(0, dtype=torch.float64)
     centred = flat - mean.float()
-    scale = math.sqrt(float(centred.square().mean(dtype=torch.float64)) + sigma**2)
-    if not math.isfinite(scale):
+    variance = float(centred.square().mean(dtype=torch.float64))
+    if not math.isfinite(variance):
         raise ValueError("fit: data must have a finite variance, got one that overflows; scale it")
+    if scale is None:
+        scale = math.sqrt(variance + sigma**2)
+    elif not 0 < scale < math.inf:
+        raise ValueError(f"fit: scale must be above 0 and finite, got {scale}")
     labels = None if labels is None else labels.to(data.device)
     weight = None if labels is None else labels.bincount().double() / len(labels)
     return Points(centred / scale, labels), Frame(shape, sigma, mean.float(), scale, weight)

@@ -29,7 +29,7 @@ class TarFlow(NoisedFlow):
 
     Reference: "Normalizing Flows are Capable Generative Models" (Zhai et al., 2024, https://arxiv.org/abs/2412.06329);
     the code is our own, and differs in that a learned start token conditions the first patch, which the paper leaves
-    as it is, and in that data are divided by their noised standard deviation.
+    as it is, and in that data are centred and divided by their noised standard deviation, or by `scale`.
     """
 
     network: TarFlowNetwork
@@ -61,6 +61,7 @@ class TarFlow(NoisedFlow):
         progress: bool = False,
         checkpoint: str | Path | None = None,
         labels: Tensor | None = None,
+        scale: float | None = None,
     ) -> TarFlow:
         """Fit by maximum likelihood to images noised at `sigma`, with AdamW, in bfloat16 on CUDA.
 
@@ -87,6 +88,7 @@ class TarFlow(NoisedFlow):
             checkpoint: File that the run is kept in and resumed from; None: none. Only a run of the same data and
                 settings goes on from it; `epochs` and `patience` may differ.
             labels: Classes `[N]` of integers from 0, a tenth of them dropped while training, for `guided`; or None.
+            scale: What data are divided by, above 0; None: their noised standard deviation.
 
         Raises:
             ValueError: An argument is not as above, the checkpoint is another run's, or the likelihood diverges.
@@ -94,7 +96,7 @@ class TarFlow(NoisedFlow):
         data = check_data("fit", data)
         sizes = (patch, channels, blocks, layers)
         check_architecture(Architecture(tuple(data.shape[1:]), *sizes, 0))  # type: ignore[arg-type]
-        points, frame = standardize(data, sigma, labels, device)
+        points, frame = standardize(data, sigma, labels, device, scale)
         classes = 0 if frame.class_weight is None else len(frame.class_weight)
         size = Architecture(frame.shape, *sizes, classes)  # type: ignore[arg-type]
         dropped = 0.0 if labels is None else DROP

@@ -70,6 +70,7 @@ class Evaluator:
         train: what the samples' law was learned from, `[T, *shape]`, apart from `data`.
         seed: of the choice of n.
         batch: samples per call of a feature map.
+        real: features `[M, F]` of other real samples, by the name of a map: the reference and floors of that map.
 
     Raises:
         ValueError: a training set of another shape, or n out of range.
@@ -77,7 +78,7 @@ class Evaluator:
 
     def __init__(
         self, data: Tensor, n: int, features: Mapping[str, Features | None] | None = None, train: Tensor | None = None,
-        seed: int = 0, batch: int = 64,
+        seed: int = 0, batch: int = 64, real: Mapping[str, Tensor] | None = None,
     ) -> None:  # fmt: skip
         if train is not None and train.shape[1:] != data.shape[1:]:
             wanted, got = list(data.shape[1:]), list(train.shape[1:])
@@ -89,17 +90,22 @@ class Evaluator:
         self.trained = not self.real and train is not None  # then the floor's groups are part of the training set
         if not self.real and train is not None:
             self.real = list(islice(groups(train, n, seed), FLOORS))
-        self.maps = {name: self._learn(function) for name, function in (features or {}).items()}
+        others = real or {}
+        self.maps = {name: self._learn(name, map_, others.get(name)) for name, map_ in (features or {}).items()}
         self.sliced = mean([sliced_wasserstein(x, self.reference) for x in self.real])
         self.largest = mean([max_sliced_wasserstein(x, self.reference).distance for x in self.real])
         held = train is not None and n >= 1 / LEVEL
         near = [] if self.trained or not held else [memorization(x, train, self.reference) for x in self.real]  # type: ignore[arg-type]
         self.nearest, self.copies = mean([one.ratio for one in near]), mean([one.copies for one in near])
 
-    def _learn(self, function: Features | None) -> Known:
-        rows = describe(function, self.reference, self.batch)
+    def _learn(self, name: str, function: Features | None, others: Tensor | None) -> Known:
+        if others is None:
+            rows, *real = (describe(function, x, self.batch) for x in (self.reference, *self.real))
+        elif len(others) < self.n:
+            raise ValueError(f"evaluate: real must be at least n = {self.n} samples on {name}, got {len(others)}")
+        else:
+            rows, *real = islice(groups(others, self.n, self.seed), 1 + FLOORS)
         reference = statistics(rows)
-        real = [describe(function, x, self.batch) for x in self.real]
         frechet = mean([frechet_distance(statistics(x), reference) for x in real])
         return Known(function, rows, reference, frechet, mean([kernel(x, rows).value for x in real]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -110,14 +111,18 @@ def refine(x: Tensor, points: Tensor, candidates: Tensor, count: int) -> Neighbo
     return Neighbours(value, candidates.gather(1, order))
 
 
-def neighbour_sheet(samples: Tensor, train: Tensor, columns: int = 8, count: int = 3) -> np.ndarray:
+def neighbour_sheet(
+    samples: Tensor, train: Tensor, columns: int = 8, count: int = 3,
+    pictures: Callable[[Tensor], np.ndarray] | None = None,
+) -> np.ndarray:  # fmt: skip
     """Picture of the samples nearest to the training set, each above its nearest training images, nearest first.
 
     Args:
-        samples: Images `[N, C, H, W]` in [-1, 1], C = 1, 3 or 4.
-        train: Images `[T, C, H, W]`.
+        samples: Images `[N, C, H, W]` in [-1, 1], C = 1, 3 or 4, or anything that `pictures` takes.
+        train: The same `[T, *shape]`.
         columns: How many samples, those nearest to a training image; at most N.
         count: Training images below each.
+        pictures: uint8 `[N, H, W, C]` of samples, such as latents, between which the distances are; None: of images.
 
     Returns:
         uint8 `[h, w, C]`: row 0 the samples, row i their i-th nearest training images.
@@ -125,7 +130,7 @@ def neighbour_sheet(samples: Tensor, train: Tensor, columns: int = 8, count: int
     Raises:
         ValueError: Samples that are not images, or as `neighbours`.
     """
-    if samples.ndim != 4 or samples.shape[1] not in (1, 3, 4):
+    if pictures is None and (samples.ndim != 4 or samples.shape[1] not in (1, 3, 4)):
         raise ValueError(f"neighbour_sheet: samples must be images [N, 1, 3 or 4, H, W], got {list(samples.shape)}")
     near = neighbours(samples, train, min(count, len(train)))
     chosen = near.distance[:, 0].argsort()[:columns]
@@ -133,4 +138,4 @@ def neighbour_sheet(samples: Tensor, train: Tensor, columns: int = 8, count: int
         samples[chosen],
         *(train[near.indices[chosen, rank].to(train.device)] for rank in range(near.indices.shape[1])),
     ]
-    return tile(np.concatenate([to_bytes(row) for row in rows]), columns=len(chosen))
+    return tile(np.concatenate([(pictures or to_bytes)(row) for row in rows]), columns=len(chosen))

@@ -15,7 +15,7 @@ import headstart as hs
 from headstart.adapters import edm
 from headstart.data import Dataset
 from headstart.output import to_bytes
-from headstart.recipes.protocol import Protocol
+from headstart.recipes.protocol import Flow, Protocol
 from headstart.zoo.network import UNet
 
 CLASSES = 10
@@ -66,7 +66,8 @@ def real_bench(
 
 def trial(protocol: Protocol) -> Protocol:
     """The same rows in fewer steps."""
-    return replace(protocol, classic_steps=4, short_steps=3, nfe=(3,), planned=(3,))
+    flow = Flow(patch=7, channels=16, layers=1, epochs=2, guidance=(0.5, 1.0))
+    return replace(protocol, classic_steps=4, short_steps=3, nfe=(3,), planned=(3,), flow=flow)
 
 
 def trial_bench(protocol: Protocol, device: torch.device) -> Bench:
@@ -95,12 +96,3 @@ def random_network(count: int, seed: int) -> nn.Module:
 def channels(x: Tensor) -> np.ndarray:
     """Channels of latents side by side, as grey pictures."""
     return to_bytes(torch.cat(list(x.split(1, dim=1)), dim=3))
-
-
-def on_pictures(function: Callable[[Tensor], Tensor], decode: Callable[[Tensor], np.ndarray]) -> Callable[..., Tensor]:
-    """A feature map of latents: that of their pictures."""
-
-    def call(x: Tensor) -> Tensor:
-        return function(torch.from_numpy(decode(x)).permute(0, 3, 1, 2).to(x.device).float() / 127.5 - 1)
-
-    return call

@@ -16,6 +16,7 @@ from headstart.data import DataError
 from headstart.output import write, write_npz
 
 RECORD = "recipe.json"
+SHOWN = 200  # characters of two values in an error
 
 
 class Part(NamedTuple):
@@ -70,13 +71,13 @@ def await_file(path: Path) -> None:
         time.sleep(0.2)
 
 
-def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Writes what the run is of to `recipe.json`, or checks that the folder holds that very run.
+def claim(folder: Path, settings: Mapping[str, Any], record: str = RECORD) -> None:
+    """Writes what the run is of to `recipe.json` (or another record), or checks that the folder holds that very run.
 
     Raises:
         DataError: the folder holds a run with other settings, or its file cannot be read.
     """
-    path = folder / RECORD
+    path = folder / record
     if not path.exists():
         write_json(path, settings)
         return
@@ -86,5 +87,6 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
         raise DataError(f"{path}: damaged; choose another folder") from None
     for name in sorted({*held, *settings}):
         if held.get(name) != settings.get(name):
-            got = f"{held.get(name)!r}, not {settings.get(name)!r}"
-            raise DataError(f"{folder}: holds another run ({name} is {got}); choose another folder")
+            got, wanted = repr(held.get(name)), repr(settings.get(name))
+            differs = f"is {got}, not {wanted}" if len(got + wanted) < SHOWN else "differ"
+            raise DataError(f"{folder}: holds another run ({name} {differs}); choose another folder")

@@ -3,74 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import headstart as hs
+from headstart.recipes.way import Laws, Way
 from headstart.request import SIGMA_MIN
-from headstart.solver import calls
 
 SIGMA_MAX, LOWEST = 80.0, 0.002  # of EDM's grid
-
-
-@dataclass
-class Laws:
-    """What samples start from: the fitted mixture, the images `[N, *shape]` it was fitted on, and plans by calls."""
-
-    mixture: Any
-    train: Tensor
-    labels: Tensor | None
-    plans: dict[int, hs.Plan] = field(default_factory=dict)
+MIDDLE = 1.0  # weight of class guidance at which a TarFlow is sampled with our solver too
 
 
 @dataclass(frozen=True)
-class Way:
-    """One row: a law to start from and a way down.
+class Flow:
+    """How a TarFlow start is made; the defaults are the published ones for images.
 
     Fields:
-        start, solver: names for the table.
-        law: the start, of the laws at hand.
-        sigma: where it begins.
-        method, grid: the solver and its levels; None: the law itself, no network.
-        planned: calls of a plan, in place of those.
+        patch, channels, blocks, layers, epochs, learning_rate, scale: as in `TarFlow.fit`.
+        guidance: weights of class guidance, where there are classes.
     """
 
-    start: str
-    solver: str
-    law: Callable[[Laws], Any]
-    sigma: float
-    method: Any = None
-    grid: tuple[float, ...] | None = None
-    planned: int | None = None
-
-    @property
-    def calls(self) -> int:
-        """Calls of the denoiser a sample; one that is guided calls its network more often."""
-        if self.planned is not None:
-            return self.planned
-        return 0 if self.grid is None else calls(self.method.rows(list(self.grid)))
-
-    @property
-    def slug(self) -> str:
-        """A name for files."""
-        return f"{self.start}-{self.solver}-{self.calls}".replace(" ", "_").lower()
-
-    def draw(self, denoiser: Any, laws: Laws, n: int, seed: int, offset: int, labels: Tensor | None) -> Tensor:
-        """Samples `offset .. offset + n - 1` of a seed, of the classes `labels` `[n]` where there are any."""
-        law = self.law(laws)
-        if self.planned is None and self.grid is None:
-            own = {} if labels is None or not getattr(law, "conditional", False) else {"labels": labels}
-            return law.sample(n, seed, offset, **own)
-        cond = None if labels is None else {"label": labels}
-        if self.planned is not None:
-            return hs.sample(denoiser, law, n, plan=laws.plans[self.planned], seed=seed, offset=offset, cond=cond)
-        assert self.grid is not None
-        levels = torch.tensor(self.grid, dtype=torch.float64)
-        return hs.sample(denoiser, law, n, solver=self.method, grid=levels, seed=seed, offset=offset, cond=cond)
+    patch: int = 2
+    channels: int = 128
+    blocks: int = 1
+    layers: int = 8
+    epochs: int = 700
+    learning_rate: float = 3e-4
+    scale: float = 14.0
+    guidance: tuple[float, ...] = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -86,6 +47,7 @@ class Protocol:
         planned: calls of the plans.
         latents: whether samples are a VAE's latents.
         guidance: weight of autoguidance, where a guide is given.
+        flow: the TarFlow start, where one is asked for.
     """
 
     name: str
@@ -97,11 +59,11 @@ class Protocol:
     planned: tuple[int, ...] = (5, 7)
     latents: bool = False
     guidance: float | None = None
+    flow: Flow = Flow()
 
     def ways(self) -> list[Way]:
-        """Every row of the table, the zero-NFE control last."""
+        """Every row of the table but a TarFlow's, the zero-NFE control last."""
         long = tuple(hs.karras(SIGMA_MAX, LOWEST, self.classic_steps, 7.0).tolist())
-        short = tuple(hs.karras(self.horizon, LOWEST, self.short_steps, self.short_rho).tolist())
         starts: list[tuple[str, Callable[[Laws], Any], float]] = [
             ("classic", lambda laws: classic(laws, SIGMA_MAX), SIGMA_MAX),
             ("uninformed", lambda laws: classic(laws, self.horizon), self.horizon),
@@ -110,13 +72,38 @@ class Protocol:
         ]
         rows = []
         for name, law, sigma in starts:
-            rows.append(Way(name, "Heun", law, sigma, hs.Heun(), long if name == "classic" else short))
-            for steps in self.nfe:
-                levels = tuple(hs.log_uniform(sigma, SIGMA_MIN, steps).tolist())
-                rows.append(Way(name, "DPM++ 2M", law, sigma, hs.DPMpp2M(), levels))
+            rows.append(Way(name, "Heun", law, sigma, hs.Heun(), long if name == "classic" else self.short()))
+            rows += self.multistep(name, law, sigma)
         learned = starts[2][1]
         rows += [Way("learned", "planned", learned, self.horizon, planned=nfe) for nfe in self.planned]
         return [*rows, Way("learned alone", "none", lambda laws: laws.mixture.at(0.0), 0.0)]
+
+    def flow_ways(self, conditional: bool) -> list[Way]:
+        """Rows of the TarFlow: the published one at every weight of guidance, and ours at one of them."""
+        weights = self.flow.guidance if conditional else (0.0,)
+        named = {w: f"tarflow cfg {w:g}" if conditional else "tarflow" for w in weights}
+        rows = [Way(named[w], "Heun", flow_at(w), self.horizon, hs.Heun(), self.short()) for w in weights]
+        ours = min(weights, key=lambda w: abs(w - MIDDLE))
+        return rows + self.multistep(named[ours], flow_at(ours), self.horizon)
+
+    def short(self) -> tuple[float, ...]:
+        """Heun's grid from the horizon."""
+        return tuple(hs.karras(self.horizon, LOWEST, self.short_steps, self.short_rho).tolist())
+
+    def multistep(self, name: str, law: Callable[[Laws], Any], sigma: float) -> list[Way]:
+        """DPM-Solver++ 2M at every number of calls."""
+        grids = [tuple(hs.log_uniform(sigma, SIGMA_MIN, steps).tolist()) for steps in self.nfe]
+        return [Way(name, "DPM++ 2M", law, sigma, hs.DPMpp2M(), grid) for grid in grids]
+
+
+def flow_at(weight: float) -> Callable[[Laws], Any]:
+    """The TarFlow with a weight of class guidance; 0: none."""
+
+    def law(laws: Laws) -> Any:
+        assert laws.flow is not None
+        return laws.flow.guided(weight) if weight else laws.flow
+
+    return law
 
 
 def classic(laws: Laws, sigma: float) -> Any:
