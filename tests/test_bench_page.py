@@ -16,7 +16,9 @@ from headstart.bench.chart import Series, lines, ticks
 from headstart.bench.page import page
 from headstart.bench.quality_page import seconds_a_call
 from headstart.bench.result import Result
-from headstart.bench.table import Table, headline_table, markdown, quality_table
+from headstart.bench.quality_table import headline_table, quality_table
+from headstart.bench.report import markdown
+from headstart.bench.table import Table
 from headstart.bench.way import Way
 from headstart.cli import app
 
@@ -94,7 +96,7 @@ def test_another_schema_is_refused(results: Path, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 9'))
     with pytest.raises(ValueError, match="schema 9"):
         page(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"no quality\.json"):
+    with pytest.raises(ValueError, match="no quality, speed or energy file"):
         page(tmp_path / "nothing")
 
 
@@ -117,7 +119,7 @@ def test_the_command_writes_page_and_tables(results: Path, tmp_path: Path) -> No
     assert markdown(results / "cpu") in (tmp_path / "tables.md").read_text()
     done = run.invoke(app, ["bench", "report", "--results", str(tmp_path / "none"), "--out", str(tmp_path / "r.html")])
     assert done.exit_code == 1
-    assert "no quality.json" in done.output
+    assert "no quality, speed or energy file" in done.output
     done = run.invoke(app, ["bench", "quality", "--nfe", "five", "--out", str(tmp_path / "q")])
     assert done.exit_code == 1
     assert "--nfe: must be numbers between commas" in done.output

@@ -14,7 +14,7 @@ STEPS = (1, 2, 5)
 
 @dataclass(frozen=True)
 class Series:
-    """A line of points `(x, y)`, or `(x, y, low, high)` with a bar from low to high.
+    """A line of points `(x, y)`, or `(x, y, low, high)` with a band from low to high.
 
     Fields:
         colour: index of one of the style sheet's colours.
@@ -47,11 +47,13 @@ def plain(value: float) -> str:
 
 
 def lines(
-    series: Sequence[Series], x_label: str, y_label: str, floor: float | None = None, marks: Sequence[float] = ()
-) -> str:
+    series: Sequence[Series], x_label: str, y_label: str, floor: float | None = None, marks: Sequence[float] = (),
+    ceiling: float | None = None,
+) -> str:  # fmt: skip
     """A chart on two logarithmic axes, with its legend; a horizontal line at `floor`.
 
-    `marks`: where the horizontal axis is labelled, in place of 1, 2, 5 times powers of ten.
+    `marks`: where the horizontal axis is labelled, in place of 1, 2, 5 times powers of ten; `ceiling`: the vertical
+    axis ends at this many times the least value, lines go on beyond it.
 
     Raises:
         ValueError: no points, or one that is not above 0.
@@ -61,7 +63,7 @@ def lines(
     if not values or min(min(point) for point in values) <= 0:
         raise ValueError(f"lines: needs points above 0, got {values}")
     left, right = (edge(point[0] for point in values) for edge in (min, max))
-    low, high = min(heights) / 1.08, max(heights) * 1.08
+    low, high = min(heights) / 1.08, min(max(heights) * 1.08, (ceiling or math.inf) * min(heights))
     x = scale(left / 1.15, right * 1.15, LEFT, WIDTH - RIGHT)
     y = scale(low, high, HEIGHT - BOTTOM, TOP)
     parts = [
@@ -77,22 +79,26 @@ def lines(
     parts.append(f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
     if floor:
         parts.append(f'<line class="floor" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(floor):.1f}" y2="{y(floor):.1f}"/>')
+    width, height = WIDTH - RIGHT - LEFT, HEIGHT - BOTTOM - TOP
+    inside = f'x="{LEFT}" y="{TOP}" width="{width}" height="{height}" viewBox="{LEFT} {TOP} {width} {height}"'
+    parts.append(f"<svg {inside}>")
     for one in series:
         parts += draw(one, x, y)
+    parts.append("</svg>")
     return "".join([*parts, "</svg>", legend(series, floor)])
 
 
 def draw(one: Series, x: Callable[[float], float], y: Callable[[float], float]) -> list[str]:
-    """One series: its line, bars and points, each point with its values as a tip."""
+    """One series: its band, line and points, each point with its values as a tip."""
     kind, parts = f"c{one.colour}", []
+    if one.joined and len(one.points) > 1 and all(len(point) == 4 for point in one.points):
+        edges = [(point[0], point[2]) for point in one.points] + [(point[0], point[3]) for point in one.points[::-1]]
+        parts.append(f'<polygon class="{kind}" points="{" ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in edges)}"/>')
     if one.joined:
         path = " ".join(f"{x(point[0]):.1f},{y(point[1]):.1f}" for point in one.points)
         parts.append(f'<polyline class="{kind}{" dashed" if one.dashed else ""}" points="{path}"/>')
     for point in one.points:
         at, middle = f"{x(point[0]):.1f}", f"{y(point[1]):.1f}"
-        if len(point) == 4:
-            low, high = y(point[2]), y(point[3])
-            parts.append(f'<line class="{kind}" x1="{at}" x2="{at}" y1="{low:.1f}" y2="{high:.1f}"/>')
         tip = escape(f"{one.name}: {point[0]:.4g}, {point[1]:.4g}")
         parts.append(f'<circle class="{kind}" cx="{at}" cy="{middle}" r="3"><title>{tip}</title></circle>')
     return parts
