@@ -15,9 +15,9 @@ from bench_case import tiny_quality
 from headstart.bench.chart import Series, lines, ticks
 from headstart.bench.page import page
 from headstart.bench.quality_page import seconds_a_call
-from headstart.bench.result import Result
 from headstart.bench.quality_table import headline_table, quality_table
 from headstart.bench.report import markdown
+from headstart.bench.result import Result
 from headstart.bench.table import Table
 from headstart.bench.way import Way
 from headstart.cli import app

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from headstart.bench.headline import CONFIDENCE, METHODS, Rows, group, pool
+from headstart.bench.headline import CONFIDENCE, METHODS, Rows, group, picked, pool
 
 CALLS = (3, 5, 7)
 
@@ -61,3 +61,24 @@ def budget(rows: Rows, floor: float, calls: Sequence[int] = CALLS) -> list[dict[
                 "ratio": (against - floor) / (fd - floor) if whole else None, "low": ends[0], "high": ends[1],
             })  # fmt: skip
     return table
+
+
+def overtaken(rows: Rows) -> dict[str, Any] | None:
+    """From which number of calls on no learned method is better: the fewest at which, as at every larger number that
+    both sides were tried at, the best classic way has the least test distance; None where there is none.
+
+    Solver and grid of each side, and the method among the learned ones, are picked by the validation distance.
+    """
+    classic, found = picked(rows, "classic"), None
+    learned = {name: picked(rows, name) for name in METHODS}
+    for nfe in sorted(classic, reverse=True):
+        own = [chosen[nfe] for chosen in learned.values() if nfe in chosen]
+        if not own:
+            continue
+        best = min(own, key=lambda rows: statistics.mean(row["fd_validation"] for row in rows))
+        there, here = pool(classic[nfe])[0], pool(best)[0]
+        if there > here:
+            break
+        way = {"classic": list(group(classic[nfe][0])), "learned": list(group(best[0]))}
+        found = {"nfe": nfe, "classic": there, "learned": here, "ways": way}
+    return found
