@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from headstart.data import Dataset
 from headstart.zoo import images
 from headstart.zoo.classifier import classifier
 
-RUN = ["bench", "quality", "--train", "zoo:fashion", "--nfe", "3", "--starts", "learned", "--solvers", "2M"]
+RUN = ["bench", "quality", "--quick", "--n", "20", "--starts", "learned,classic", "--solvers", "2M"]
 
 
 def answer(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
@@ -30,8 +31,8 @@ def answer(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
     return x / (1 + sigma**2)
 
 
-def wants_32(x: Tensor, sigma: Tensor) -> Tensor:
-    return x.reshape(-1, 1, 32, 32)
+def wants_12(x: Tensor, sigma: Tensor) -> Tensor:
+    return x.reshape(-1, 1, 12, 12)
 
 
 def test_a_frame_is_black_and_leaves_pixels_alone() -> None:
@@ -71,12 +72,12 @@ def test_a_network_of_another_side_is_refused_before_any_work() -> None:
     with pytest.raises(ValueError, match=r"zoo:fashion was trained on images 28 wide, got \[1, 32, 32\]$"):
         require_side("zoo:fashion", answer, torch.zeros(3, 1, 32, 32))
     with pytest.raises(ValueError, match="cannot take images"):
-        require_side("script:wants_32", wants_32, torch.zeros(3, 1, 28, 28))
+        require_side("script:wants_12", wants_12, torch.zeros(3, 1, 28, 28))
 
     class Net(torch.nn.Module):
         img_resolution = 32
 
-    with pytest.raises(ValueError, match="32 wide, got .*; --side 32 frames them in black"):
+    with pytest.raises(ValueError, match=r"32 wide, got .*; --side 32 frames them in black"):
         require_side("edm:net.pkl", Net(), x)
 
 
@@ -101,29 +102,33 @@ def test_a_file_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     new = Result(tmp_path / "quality-fashion.json", "quality", {"denoiser": "zoo:fashion"})
     new.add("b", {})
     (tmp_path / "qualityless.json").write_text("{}")
-    assert files_of(tmp_path) == [new.path, old.path]
+    assert files_of(tmp_path) == [old.path, new.path]
     assert networks_of(tmp_path)["fashion"]["quality"]["path"] == new.path
 
 
 def test_the_command_frames_and_keeps_networks_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a user runs it: one network at 28 pixels, another at 32, one folder, both in the tables."""
+    """As a user runs it: one network at 8 pixels, another at 12, one folder, both in the tables."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    common: list[Any] = [*RUN, "--quick", "--n", "20", "--out", str(tmp_path)]
-    for name, more in (("answer", []), ("wants_32", ["--side", "32"])):
+    common: list[Any] = [*RUN, "--out", str(tmp_path / "out")]
+    for name, seed in (("train", 0), ("heldout", 1)):
+        data = blobs(220, seed)
+        np.savez(tmp_path / f"{name}.npz", images=data.images.numpy(), labels=data.labels.numpy())
+        common += [f"--{name}", str(tmp_path / f"{name}.npz")]
+    for name, more in (("answer", []), ("wants_12", ["--side", "12"])):
         done = CliRunner().invoke(app, [*common, "--denoiser", f"test_bench_frame:{name}_labelled", *more])
         assert done.exit_code == 0, done.output
-    held = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("quality-*.json"))]
-    assert [file["settings"].get("side") for file in held] == [None, 32]
-    text = markdown(tmp_path)
+    held = [json.loads(path.read_text()) for path in sorted((tmp_path / "out").glob("quality-*.json"))]
+    assert [file["settings"].get("side") for file in held] == [None, 12]
+    text = markdown(tmp_path / "out")
     assert text.count("### test-bench-frame-") == 2
-    assert "framed to 32 x 32 in black" in text
-    done = CliRunner().invoke(app, [*common, "--denoiser", "test_bench_frame:wants_32_labelled"])
-    assert (done.exit_code, "cannot take images [1, 28, 28]" in done.output) == (1, True)
+    assert "framed to 12 x 12 in black" in text
+    done = CliRunner().invoke(app, [*common, "--denoiser", "test_bench_frame:wants_12_labelled"])
+    assert (done.exit_code, "cannot take images [1, 8, 8]" in done.output) == (1, True)
 
 
 def answer_labelled(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
     return answer(x, sigma)
 
 
-def wants_32_labelled(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-    return answer(wants_32(x, sigma), sigma)
+def wants_12_labelled(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+    return answer(wants_12(x, sigma), sigma)

@@ -31,9 +31,12 @@ def speed_table(held: Held) -> Table:
         "own share",
         "MiB",
     ]
+    erring = dict.fromkeys(name for row in held["rows"] for name in row.get("erring", {}))
+    left = f" Left out where they failed: {', '.join(erring)}." if erring else ""
     title = (
         "Whole samplers around the same network on the same grid, taking turns; medians. Own share: headstart's time "
-        f"with a network that does nothing, over its time with the network. {machine(held)}."
+        f"with a network that does nothing, over its time with the network; MiB: the most memory headstart held beyond that before. "
+        f"{machine(held)}.{left}"
     )
     return Table(title, columns, lines, left=3)
 

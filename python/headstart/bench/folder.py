@@ -44,7 +44,8 @@ def strips_of(path: Path) -> Path:
 def files_of(folder: Path) -> list[Path]:
     """Every file of a measurement in the folder, those named after a network last."""
     found = [path for kind in KINDS for path in folder.glob(f"{kind}*.json")]
-    return sorted(path for path in found if re.fullmatch(f"({'|'.join(KINDS)})(-.+)?", path.stem))
+    named = [path for path in found if re.fullmatch(f"({'|'.join(KINDS)})(-.+)?", path.stem)]
+    return sorted(named, key=lambda path: path.stem)
 
 
 def folders_of(results: Path) -> list[Path]:

@@ -21,7 +21,9 @@ bench.command()(quality)
 @guarded
 def speed(
     denoiser: Denoiser = "zoo:fashion",
-    batches: Annotated[str, typer.Option(help="Samples at a time.")] = "1,8,64,512",
+    batches: Annotated[
+        str | None, typer.Option(help="Samples at a time; default 1,8,64, on a GPU 512 as well, as far as they fit.")
+    ] = None,
     sides: Annotated[
         str | None,
         typer.Option(
@@ -37,7 +39,11 @@ def speed(
     device: Device = "auto",
     quick: Quick = False,
 ) -> None:
-    """Samples a second and latency of whole samplers around one network, headstart's and others'."""
+    """Samples a second and latency of whole samplers around one network, headstart's and others'.
+
+    The default takes about an hour on two CPU cores, most of it the largest batch and side; --limit ends it between
+    points, and the next run goes on there.
+    """
     where = find_device(device)
     folder = find_out(out, where)
     import torch
@@ -51,17 +57,20 @@ def speed(
     network = find_denoiser(denoiser, where)
     own = side_of(denoiser, network) or 28
     wanted = [own, 2 * own, 4 * own] if sides is None else numbers(sides, "--sides")
+    counts = batches or ("1,8,64" if where.type == "cpu" else "1,8,64,512")
     if quick:
-        batches, wanted, steps, seconds, compile = "1,2", [own], 3, 0.0, False
+        counts, wanted, steps, seconds, compile = "1,2", [own], 3, 0.0, False
     settings = {"denoiser": denoiser, "channels": channels, "seconds": seconds, "compile": compile, "peers": versions()}
     result = Result(path_of(folder, "speed", denoiser), "speed", settings, str(where))
     most = torch.get_num_threads() if where.type == "cpu" else 1
-    chosen = points(list(SOLVERS), numbers(batches, "--batches"), wanted, most, steps)
+    chosen = points(list(SOLVERS), numbers(counts, "--batches"), wanted, most, steps)
     run = Speed(network, channels, result, where, seconds, compile)
     done = run.run(chosen, limit)
     for name, reason in result.found["absent"].items():
         say(f"left out: {name} ({reason})")
     for row in result.rows:
+        for name, reason in row.get("erring", {}).items():
+            say(f"{row['key']}: left out {name} ({reason})")
         for entry in shares(row):
             figures = f"{entry['samples_a_second']:10.1f} samples/s   {entry['ratio']:6.3f} x headstart's time"
             console.print(f"{row['key']:<26} {entry['contender']:<36} {figures}", markup=False, soft_wrap=True)
