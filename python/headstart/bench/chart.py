@@ -10,6 +10,7 @@ from html import escape
 WIDTH, HEIGHT = 440, 300  # about a phone's width, so that text stays readable there
 LEFT, RIGHT, TOP, BOTTOM = 62, 10, 10, 40
 STEPS = (1, 2, 5)
+LETTER = 8  # width of one, at most
 
 
 @dataclass(frozen=True)
@@ -116,12 +117,13 @@ def legend(series: Sequence[Series], floor: float | None) -> str:
 def bars(rows: Sequence[tuple[str, float, bool]], unit: str) -> str:
     """Horizontal bars `(name, value, ours)` on a logarithmic axis that ends below the least value, names above them."""
     least, most = (edge(value for _, value, _ in rows) for edge in (min, max))
-    x = scale(least / 2, max(most, least * 1.01), 0, WIDTH - 110)
+    labels = [f"{f'{value:.0f}' if value >= 100 else f'{value:.3g}'} {unit}" for _, value, _ in rows]
+    x = scale(least / 2, max(most, least * 1.01), 0, WIDTH - 5 - LETTER * max(map(len, labels)))
     height = 34 * len(rows) + 6
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(unit)}">']
     for i, (name, value, ours) in enumerate(rows):
         top, width = 34 * i, x(value)
         parts.append(f'<text x="0" y="{top + 13}">{escape(name)}</text>')
         parts.append(f'<rect class="c{0 if ours else 7}" x="0" y="{top + 17}" width="{width:.1f}" height="11"/>')
-        parts.append(f'<text x="{width + 5:.1f}" y="{top + 27}">{value:.3g} {escape(unit)}</text>')
+        parts.append(f'<text x="{width + 5:.1f}" y="{top + 27}">{escape(labels[i])}</text>')
     return "".join([*parts, "</svg>"])

@@ -35,7 +35,8 @@ def speed_table(held: Held) -> Table:
     left = f" Left out where they failed: {', '.join(erring)}." if erring else ""
     title = (
         "Whole samplers around the same network on the same grid, taking turns; medians. Own share: headstart's time "
-        f"with a network that does nothing, over its time with the network; MiB: the most memory headstart held beyond that before. "
+        "with a network that does nothing, over its time with the network; MiB: the most memory headstart held beyond "
+        "that before. "
         f"{machine(held)}.{left}"
     )
     return Table(title, columns, lines, left=3)
