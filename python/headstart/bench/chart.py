@@ -10,7 +10,7 @@ from html import escape
 WIDTH, HEIGHT = 440, 300  # about a phone's width, so that text stays readable there
 LEFT, RIGHT, TOP, BOTTOM = 62, 10, 10, 40
 STEPS = (1, 2, 5)
-LETTER = 8  # width of one, at most
+LETTER = 9  # width of one, at most
 
 
 @dataclass(frozen=True)
