@@ -56,7 +56,7 @@ def charts(held: Mapping[str, Held]) -> str:
         wanted.append(("seconds a sample", lambda own: statistics.mean(row["seconds"] / row["n"] for row in own)))
     elif "speed" in held:  # what other work slowed down is no measurement; a call timed in turns with others is
         call = seconds_a_call(held["speed"])
-        wanted.append(("seconds a sample in the network (calls times a call)", lambda own: own[0]["nfe"] * call))
+        wanted.append(("seconds a sample in the network", lambda own: own[0]["nfe"] * call))
     wanted.append(("joules a sample", lambda own: joules.get(Way(*group(own[0]), own[0]["nfe"]).key)))
     drawn = []
     for label, of in wanted:
