@@ -1,7 +1,7 @@
 """Writes the measured tables of README from the JSON files of their runs: `python -m bench.readme`.
 
 `headstart demo --out bench/results/demo --json bench/results/demo/demo.json`, `python -m bench.zoo`, `bench.plan`,
-`bench.ops` and `bench.sampler` make the files.
+`bench.ops`, `bench.sampler` and `headstart bench` make the files.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import re
 from typing import Any
 
+from bench.measured import bench_section
 from bench.performance import RESULTS, ROOT, performance_section
 from headstart.output import write
 
@@ -78,6 +79,7 @@ SECTIONS: dict[str, Any] = {
     "plan": plan_section,
     "zoo": zoo_section,
     "performance": performance_section,
+    "bench": bench_section,
 }
 
 

@@ -15,8 +15,10 @@ from bench_case import tiny_quality
 from headstart.bench.chart import Series, lines, ticks
 from headstart.bench.page import page
 from headstart.bench.quality_page import seconds_a_call
+from headstart.bench.quality_table import headline_table, quality_table
+from headstart.bench.report import markdown
 from headstart.bench.result import Result
-from headstart.bench.table import Table, headline_table, markdown, quality_table
+from headstart.bench.table import Table
 from headstart.bench.way import Way
 from headstart.cli import app
 
@@ -25,7 +27,10 @@ CHECK = """<script>
 const of = (name) => getComputedStyle(document.body).getPropertyValue(name);
 document.title = JSON.stringify({width: innerWidth, page: document.documentElement.scrollWidth,
   paper: of("background-color"), ink: of("color"), size: parseFloat(getComputedStyle(
-  document.querySelector("svg")).fontSize) * document.querySelector("svg").clientWidth / 440});
+  document.querySelector("svg")).fontSize) * document.querySelector("svg").clientWidth / 440,
+  beyond: [...document.querySelectorAll("p, h1, h2, h3, h4, figcaption, .legend span, text")].filter((text) => {
+    const box = text.getBoundingClientRect(), frame = (text.closest("svg") || document.body).getBoundingClientRect();
+    return box.right > frame.right + 1 || box.left < frame.left - 1;}).map((text) => text.textContent)});
 </script>"""
 
 
@@ -37,9 +42,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_quality(folder).run([*chosen, Way("alone", "none", "none", 0)], [0])
     settings = {"denoiser": "<blobs>"}
     times = {"headstart": 1.0, "headstart, network that does nothing": 0.1, "a <peer>": 1.5}
+    times["diffusers EDMDPMSolverMultistep"] = 1.6  # the longest name there is
     bars = [{"contender": k, "time_median": t, "time_spread": 0.01, "ratio_median": t} for k, t in times.items()]
     row = {"solver": "DPMpp2M", "batch": 4, "side": 8, "threads": 1, "units": 3, "memory": 2**20, "results": bars}
     Result(folder / "speed.json", "speed", settings).add("a", row)
+    long = {"denoiser": "zoo:another-network"}
+    Result(folder / "speed-another.json", "speed", long).add("a", {**row, "erring": {"EDM algorithm 2": "a reason"}})
     held = Result(folder / "energy.json", "energy", settings, found={"counter": "made up"})
     spans = [{"seconds": 10.0, "joules": 500.0, "samples": 100}] * 3
     for way in chosen:
@@ -79,6 +87,12 @@ def test_names_are_escaped(results: Path) -> None:
     assert "<blobs>" not in text
 
 
+def test_every_network_has_a_part(results: Path) -> None:
+    text = page(results)
+    assert text.index("<h3>another</h3>") < text.index("<h3>blobs</h3>")
+    assert "Left out where they failed: EDM algorithm 2" in text
+
+
 def test_the_figures_are_those_of_the_files(results: Path) -> None:
     held = json.loads((results / "cpu/quality.json").read_text())
     text = quality_table(held).markdown()
@@ -94,7 +108,7 @@ def test_another_schema_is_refused(results: Path, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 9'))
     with pytest.raises(ValueError, match="schema 9"):
         page(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"no quality\.json"):
+    with pytest.raises(ValueError, match="no quality, speed or energy file"):
         page(tmp_path / "nothing")
 
 
@@ -117,7 +131,7 @@ def test_the_command_writes_page_and_tables(results: Path, tmp_path: Path) -> No
     assert markdown(results / "cpu") in (tmp_path / "tables.md").read_text()
     done = run.invoke(app, ["bench", "report", "--results", str(tmp_path / "none"), "--out", str(tmp_path / "r.html")])
     assert done.exit_code == 1
-    assert "no quality.json" in done.output
+    assert "no quality, speed or energy file" in done.output
     done = run.invoke(app, ["bench", "quality", "--nfe", "five", "--out", str(tmp_path / "q")])
     assert done.exit_code == 1
     assert "--nfe: must be numbers between commas" in done.output
@@ -128,7 +142,7 @@ def test_markdown_has_a_rule_for_every_column() -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("width", [360, 1200])
 def test_a_browser_shows_it_without_scrolling_sideways(results: Path, tmp_path: Path, width: int, dark: bool) -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
@@ -145,6 +159,7 @@ def test_a_browser_shows_it_without_scrolling_sideways(results: Path, tmp_path: 
     found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))
     assert found["width"] == width
     assert found["page"] <= width
+    assert found["beyond"] == []  # no text leaves the page or its chart; tables scroll by themselves
     assert found["size"] >= 10  # pixels of a chart's letters
     light = [sum(map(int, re.findall(r"\d+", found[name])[:3])) for name in ("paper", "ink")]
     assert (light[0] < light[1]) is dark

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench_case import SIGMA, tiny_quality
-from headstart.bench import headline
+from headstart.bench import budget, headline
 from headstart.bench.case import Case
 from headstart.bench.resample import Anchor, resamples
 from headstart.bench.result import Result
@@ -137,7 +137,44 @@ def test_intervals_come_from_the_replicates() -> None:
     curve = {3: (4.0, [4.5, 3.5]), 5: (2.0, [2.5, 1.5])}
     assert headline.interval(curve, (3.9, [3.9, 3.9])) == (3, 5)
     assert headline.reached(curve, (1.0, [1.0, 1.0])) == float("inf")
-    assert headline.calls_text({"calls": None, "low": 9, "high": None, "tried": 13}) == "> 13 (9 to > 13)"
+    assert (
+        headline.calls_text({"calls": None, "first": None, "low": 9, "high": None, "tried": 13}) == "> 13 (9 to > 13)"
+    )
+
+
+def test_calls_count_where_more_calls_hold_them() -> None:
+    curve = {n: (fd, [fd, fd]) for n, fd in {3: 5.0, 5: 1.0, 7: 3.0, 9: 2.0, 13: 1.5}.items()}
+    target = (2.0, [2.0, 4.0])
+    assert (headline.reached(curve, target), headline.reached(curve, target, first=True)) == (9, 5)
+    assert headline.interval(curve, target) == (5, 9)  # the second replicate's target is held from 5 on
+    assert headline.reached({**curve, 39: (9.0, [9.0, 9.0])}, target) == float("inf")
+    rows = [row("classic", 79, 2.0, 2.0, "Heun"), *(row("learned", n, fd, fd) for n, (fd, _) in curve.items())]
+    found = {(e["target"], e["method"]): e for e in headline.headline(rows)}["Heun, 79 calls", "learned"]
+    assert headline.calls_text({**found, "low": 9, "high": 9}) == "9, once at 5"
+    assert found["way"][3] == 9
+
+
+def test_a_budget_is_compared_on_common_seeds_above_the_floor() -> None:
+    rows = [row("classic", 5, fd, fd, seed=s) for s, fd in enumerate((9.0, 11.0, 10.0))]
+    rows += [row("classic", 5, 1.0, 20.0, "UniPC"), row("classic", 5, 1.0, 1.0, "3M", seed=7)]  # 3M: no common seed
+    rows += [row("learned", 5, fd, fd, seed=s) for s, fd in enumerate((6.0, 6.0))]
+    classic, learned = budget.budget([r for r in rows if r["solver"] != "3M"], 2.0)
+    assert (classic["way"][1], classic["fd"], classic["seeds"]) == ("2M", 10.0, 2)  # UniPC was not picked
+    assert (learned["fd"], learned["ratio"], learned["spread"]) == (6.0, 2.0, 0.0)
+    assert (learned["low"], learned["high"]) == pytest.approx((8.5 / 4.5, 7.5 / 3.5))
+    assert budget.budget(rows, 2.0) == []
+    assert budget.budget(rows[:3], 2.0) == []
+    (_, below) = budget.budget([row("classic", 3, 9.0, 9.0), row("learned", 3, 1.0, 1.0)], 2.0)
+    assert below["ratio"] is None
+
+
+def test_where_a_learned_start_no_longer_helps() -> None:
+    rows = [row("classic", n, fd, fd) for n, fd in {3: 9.0, 5: 5.0, 9: 3.0, 13: 2.0, 79: 1.0}.items()]
+    rows += [row("learned", n, fd, fd) for n, fd in {3: 4.0, 5: 6.0, 9: 2.9, 13: 2.5}.items()]
+    found = budget.overtaken(rows)
+    assert found is not None
+    assert (found["nfe"], found["classic"], found["learned"]) == (13, 2.0, 2.5)  # not 5: at 9 it helps again
+    assert budget.overtaken([r for r in rows if r["nfe"] < 13]) is None
 
 
 def test_a_seed_that_was_cut_short_is_left_out() -> None:

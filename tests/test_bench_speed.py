@@ -78,6 +78,25 @@ def test_a_batch_that_does_not_fit_ends_the_larger_ones(tmp_path: Path, monkeypa
     assert [row.get("failed") for row in run.result.rows] == [None, "no memory"]
 
 
+def test_memory_of_the_machine_counts_as_memory() -> None:
+    assert speed.exhausted(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"))
+    assert not speed.exhausted(RuntimeError("shapes differ"))
+
+
+@pytest.mark.usefixtures("still")
+def test_a_contender_that_errs_does_not_lose_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise TypeError("a peer's own\nfault")
+
+    monkeypatch.setattr(speed.Speed, "peers", lambda *_: {"broken": fails, "other": lambda: torch.zeros(2, 1, 8, 8)})
+    run = tiny(tmp_path)
+    assert run.run([speed.Point("DPMpp2M", 2, 8, 1, 3)])
+    (row,) = run.result.rows
+    assert row["erring"]["broken"] == "TypeError: a peer's own fault"
+    assert "differs" in row["erring"]["other"]
+    assert {r["contender"] for r in row["results"]} == {measure.OURS, speed.NULL, measure.COPY}
+
+
 @pytest.mark.usefixtures("still")
 def test_the_samplers_own_share(tmp_path: Path) -> None:
     run = tiny(tmp_path)

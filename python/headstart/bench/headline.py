@@ -9,6 +9,7 @@ from typing import Any
 from headstart.bench.way import HEUN
 
 CONFIDENCE = (0.05, 0.95)
+BEST = "best classic"
 METHODS = {"learned": "learned start", "planned": "learned start, planned", "transport": "learned start, transport"}
 Rows = Sequence[dict[str, Any]]
 Point = tuple[float, list[float]]  # a distance, and its replicates
@@ -53,14 +54,23 @@ def full_seeds(rows: Rows) -> set[int]:
     return {seed for seed, count in counts.items() if count == max(counts.values())}
 
 
-def reached(curve: dict[int, Point], target: Point, replicate: int | None = None) -> float:
-    """The fewest calls whose distance is at most the target's; infinity where none of those tried is.
+def reached(curve: dict[int, Point], target: Point, replicate: int | None = None, first: bool = False) -> float:
+    """The fewest calls from which on the distance is at most the target's, at every larger number tried as well;
+    infinity where there are none.
 
-    `replicate`: with the distances of that bootstrap replicate.
+    Args:
+        curve: a method's distance at each number of calls that was tried.
+        replicate: with the distances of that bootstrap replicate.
+        first: the fewest calls at which it is so once, whatever more calls give.
     """
     pick = (lambda point: point[0]) if replicate is None else (lambda point: point[1][replicate])
-    calls = [nfe for nfe, point in sorted(curve.items()) if pick(point) <= pick(target)]
-    return calls[0] if calls else float("inf")
+    held = float("inf")
+    for nfe, point in sorted(curve.items(), reverse=True):
+        if pick(point) <= pick(target):
+            held = nfe
+        elif not first:
+            break
+    return held
 
 
 def interval(curve: dict[int, Point], target: Point) -> tuple[float, float]:
@@ -71,44 +81,52 @@ def interval(curve: dict[int, Point], target: Point) -> tuple[float, float]:
 
 
 def headline(rows: Rows) -> list[dict[str, Any]]:
-    """For each target (Heun with 79 calls from 80; the best classic row at any number of calls): calls to reach it.
+    """For each target (Heun with 79 calls from 80; the best classic row at any number of calls): calls to reach it and
+    hold it at every larger number tried (`calls`, between `low` and `high`), and the fewest that reach it once
+    (`first`). None: no number tried.
 
     The best classic row, and a method's solver and grid for each number of calls, are picked by the validation
     distance; distances compared are those to the test images. Intervals are of the bootstrap over samples, not of
-    the choice of test images.
+    the choice of test images. The classic start against a row of its own: that row.
     """
     classic = picked(rows, "classic")
     picks = {"classic": classic, **{name: picked(rows, name) for name in METHODS}}
     curves = {name: {nfe: pool(found) for nfe, found in chosen.items()} for name, chosen in picks.items()}
+    table = []
+    for name, found in targets_of(rows, classic).items():
+        target = pool(found)
+        best = {name: found[0][name] for name in ("start", "solver", "grid", "nfe")}
+        for method, curve in curves.items():
+            if not curve:
+                continue
+            calls, first = reached(curve, target), reached(curve, target, first=True)
+            low, high = interval(curve, target)
+            if method == "classic" and name == BEST:
+                calls = first = low = high = best["nfe"]
+            ends = [None if value == float("inf") else int(value) for value in (calls, first, low, high)]
+            way = None if ends[0] is None else way_of(picks[method][ends[0]][0])
+            entry = {"way": way, "target": name, "of": best, "fd": target[0], "method": method, "tried": max(curve)}
+            table.append(entry | dict(zip(("calls", "first", "low", "high"), ends, strict=True)))
+    return table
+
+
+def targets_of(rows: Rows, classic: dict[int, Rows]) -> dict[str, Rows]:
+    """The rows that others are to reach, as far as these were measured."""
     seeds = full_seeds(rows)
     heun = [row for row in rows if (*group(row), row["nfe"]) == HEUN and row["seed"] in seeds]
     targets: dict[str, Rows] = {"Heun, 79 calls": heun} if heun else {}
     if classic:
-        targets["best classic"] = min(
-            classic.values(), key=lambda found: statistics.mean(row["fd_validation"] for row in found)
-        )
-    table = []
-    for name, found in targets.items():
-        target = pool(found)
-        best = {name: found[0][name] for name in ("start", "solver", "grid", "nfe")}
-        for method, curve in curves.items():
-            if curve:
-                low, high = interval(curve, target)
-                calls = reached(curve, target)
-                ends = [None if value == float("inf") else int(value) for value in (calls, low, high)]
-                tried = max(curve)
-                way = None if calls == float("inf") else way_of(picks[method][int(calls)][0])
-                table.append({"way": way, "target": name, "of": best, "fd": target[0], "method": method, "tried": tried,
-                              "calls": ends[0], "low": ends[1], "high": ends[2]})  # fmt: skip
-    return table
+        targets[BEST] = min(classic.values(), key=lambda found: statistics.mean(row["fd_validation"] for row in found))
+    return targets
 
 
 def calls_text(entry: dict[str, Any]) -> str:
-    """`5 (4 to 7)`; `> 13` where none of the numbers tried was enough."""
-    one, low, high = (
-        f"> {entry['tried']}" if v is None else str(v) for v in (entry["calls"], entry["low"], entry["high"])
+    """`5 (4 to 7)`; `> 13` where no number tried held; `9, once at 5` where a smaller one did but not those between."""
+    one, first, low, high = (
+        f"> {entry['tried']}" if entry[name] is None else str(entry[name]) for name in ("calls", "first", "low", "high")
     )
-    return one if low == high == one else f"{one} ({low} to {high})"
+    once = "" if first == one else f", once at {first}"
+    return f"{one}{once}" if low == high == one else f"{one} ({low} to {high}){once}"
 
 
 def summary(rows: Rows, found: dict[str, Any]) -> str:
@@ -121,5 +139,5 @@ def summary(rows: Rows, found: dict[str, Any]) -> str:
     for entry in headline(rows):
         of = f"{entry['of']['solver']} {entry['of']['grid']}, {entry['of']['nfe']} calls"
         target = f"{entry['target']} ({of}, FD {entry['fd']:.2f})"
-        lines.append(f"calls of {entry['method']:<10} to reach {target}: {calls_text(entry)}")
+        lines.append(f"calls of {entry['method']:<10} to reach and hold {target}: {calls_text(entry)}")
     return "\n".join(lines)

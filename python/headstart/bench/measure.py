@@ -107,13 +107,18 @@ def repetition(run: Run, calls: int, device: str) -> float:
     return (time.perf_counter() - began) / calls
 
 
-def paired(case: Case, device: str = "cpu", seconds: float = 1.5, least: int = 3, most: int = 200) -> dict[str, Any]:
+def paired(
+    case: Case, device: str = "cpu", seconds: float = 1.5, least: int = 3, most: int = 200, verified: bool = False
+) -> dict[str, Any]:  # fmt: skip
     """Times all contenders and the copy in turn, a different one first each time, for about `seconds`.
+
+    `verified`: the caller has compared the results, and warmed the contenders up.
 
     Returns:
         the case as JSON: its fields, and for each contender the raw seconds a unit and the figures of the table.
     """
-    verify(case)
+    if not verified:
+        verify(case)
     runs = {**case.contenders, COPY: copy_of(case.size, device)}
     runs[COPY]()
     times: dict[str, list[float]] = {name: [] for name in runs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +17,18 @@ def resident(name: str) -> int:
     return 1024 * int(line.split()[1])
 
 
+def trim() -> None:
+    """Hands memory that is free back to the system."""
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if release is not None:
+        release(0)
+
+
 def high_water(run: Callable[[], object], device: torch.device) -> int | None:
     """Bytes that `run()` held at most beyond what was held before; None where the system does not tell.
 
-    On a GPU torch's allocations; on a CPU the process's resident memory, in which memory that an earlier call left to
-    the allocator does not count again.
+    On a GPU torch's allocations; on a CPU the process's resident memory, after what earlier calls left to the allocator
+    is handed back where the C library can (glibc); elsewhere that does not count again.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -30,6 +38,7 @@ def high_water(run: Callable[[], object], device: torch.device) -> int | None:
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     try:
+        trim()
         CLEAR.write_text("5")  # VmHWM falls to what is held now
         before = resident("VmRSS")
         run()

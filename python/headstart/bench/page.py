@@ -9,27 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from headstart.bench.chart import Series, bars, lines
+from headstart.bench.cost_table import compact_speed_table, energy_tables, speed_table
+from headstart.bench.folder import folders_of, networks_of
 from headstart.bench.quality_page import quality_part
-from headstart.bench.result import read
-from headstart.bench.table import (
-    energy_tables,
-    speed_table,
-)
+from headstart.bench.table import about
 
 Held = Mapping[str, Any]
 STYLE = Path(__file__).with_name("page.css")
-
-
-def folders_of(results: Path) -> list[Path]:
-    """Folders below `results` with measurements.
-
-    Raises:
-        ValueError: none.
-    """
-    found = {path.parent for kind in ("quality", "speed", "energy") for path in results.rglob(f"{kind}.json")}
-    if not found:
-        raise ValueError(f"bench report: no quality.json, speed.json or energy.json below {results}")
-    return sorted(found)
 
 
 def page(results: Path) -> str:
@@ -48,22 +34,29 @@ def page(results: Path) -> str:
 
 
 def section(folder: Path) -> str:
-    """One device."""
-    held = {k: read(folder / f"{k}.json", k) for k in ("quality", "speed", "energy") if (folder / f"{k}.json").exists()}
-    held = {kind: file for kind, file in held.items() if file["rows"]}
-    parts = [f"<h2>{escape(folder.name)}</h2>"]
-    if "quality" in held:
-        parts.append(quality_part(held, folder))
-    if "speed" in held:
-        parts.append(f"<h3>Speed</h3>{speed_bars(held['speed'])}{speed_table(held['speed']).html()}")
-    if "energy" in held:
-        tables = "".join(table.html() for table in energy_tables(held["energy"], held.get("quality")))
-        parts.append(f"<h3>Energy</h3>{tables}")
+    """One device: a part for each network."""
+    return "".join([f"<h2>{escape(folder.name)}</h2>", *map(network_part, networks_of(folder).items())])
+
+
+def network_part(entry: tuple[str, Mapping[str, Held]]) -> str:
+    """One network: its setting, quality, speed and energy, as far as these were measured."""
+    name, files = entry
+    parts = [f"<h3>{escape(name)}</h3><p>{escape(about(files))}.</p>"]
+    if "quality" in files:
+        parts.append(quality_part(files))
+    if "speed" in files:
+        parts.append(f"<h4>Speed</h4>{speed_bars(files['speed'])}{compact_speed_table(files['speed']).html()}")
+        parts.append(f"<details><summary>All speeds</summary>{speed_table(files['speed']).html()}</details>")
+    if "energy" in files:
+        tables = "".join(table.html() for table in energy_tables(files["energy"], files.get("quality")))
+        parts.append(f"<h4>Energy</h4>{tables}")
     settings = {
-        kind: {k: v for k, v in file.items() if k in ("machines", "settings", "found")} for kind, file in held.items()
+        kind: {k: v for k, v in file.items() if k in ("machines", "settings", "found")} for kind, file in files.items()
     }
-    about = escape(json.dumps(settings, indent=1))
-    return "".join([*parts, f"<details><summary>Machine and settings</summary><pre>{about}</pre></details>"])
+    raw = escape(json.dumps(settings, indent=1))
+    return "".join(
+        [*parts, f"<details><summary>Machine and settings of {escape(name)}</summary><pre>{raw}</pre></details>"]
+    )
 
 
 def speed_bars(held: Held) -> str:
@@ -74,9 +67,8 @@ def speed_bars(held: Held) -> str:
         row = max(rows, key=lambda row: (row["threads"], -row["side"], row["batch"]))
         kept = [r for r in row["results"] if r["contender"] != "copy" and "does nothing" not in r["contender"]]
         entries = [(r["contender"], 1e3 * r["time_median"], r["contender"].startswith("headstart")) for r in kept]
-        parts.append(
-            f"<figure><figcaption>{solver}, batch {row['batch']}</figcaption>{bars(entries, 'ms a call')}</figure>"
-        )
+        where = f"{escape(solver)}, batch {row['batch']}, {row['side']} px"
+        parts.append(f"<figure><figcaption>{where}</figcaption>{bars(entries, 'ms a call')}</figure>")
     return f'<div class="charts">{"".join(parts)}</div>'
 
 
@@ -85,18 +77,18 @@ def developer(path: Path) -> str:
     held = json.loads(path.read_text())
     most = max(case["threads"] for case in held["cases"])
     cases = [case for case in held["cases"] if case["threads"] == most]
-    about = f"<p>{escape(held['machine']['name'])}, {most} threads, torch {escape(held['machine']['torch'])}.</p>"
+    chip = f"<p>{escape(held['machine']['name'])}, {most} threads, torch {escape(held['machine']['torch'])}.</p>"
     if path.stem == "ops":
         points = [
             (case["arithmetic"] / case["bytes"], row["of_copy_median"])
             for case in cases if case.get("arithmetic") for row in case["results"] if row["contender"] == "headstart"
         ]  # fmt: skip
         chart = lines([Series("headstart's ops", points, 0, joined=False)], "operations a byte", "part of copy speed")
-        return f"<h2>Roofline</h2>{about}<figure>{chart}</figure>" if points else ""
+        return f"<h2>Roofline</h2>{chip}<figure>{chart}</figure>" if points else ""
     parts = []
     for case in [case for case in cases if "opaque" in case["name"]]:
         rows = [(r["contender"], r["copies_median"], r["contender"].startswith("headstart")) for r in case["results"]]
         shown = sorted((row for row in rows if row[0] != "copy"), key=lambda row: row[1])
         parts.append(f"<figure><figcaption>{case['name'].split()[1]}</figcaption>{bars(shown, 'copies')}</figure>")
     note = "<p>A network call's share of the sampler itself, in copies of the state; the network does nothing.</p>"
-    return f'<h2>A sampler\'s own time</h2>{about}{note}<div class="charts">{"".join(parts)}</div>'
+    return f'<h2>A sampler\'s own time</h2>{chip}{note}<div class="charts">{"".join(parts)}</div>'

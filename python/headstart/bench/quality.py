@@ -15,6 +15,7 @@ from torch import Tensor
 
 import headstart as hs
 from headstart.bench.case import Case
+from headstart.bench.folder import strips_of
 from headstart.bench.result import Result
 from headstart.bench.score import Score
 from headstart.bench.way import Way
@@ -86,7 +87,7 @@ class Quality:
         scores = self.score(as_images(pixels), self.case.labels(0, self.n), features, seed)
         if seed == 0:
             picture = tile(pixels[:STRIP].permute(0, 2, 3, 1).numpy(), columns=STRIP)
-            write_png(self.result.path.parent / "strips" / f"{way.key}.png", picture)
+            write_png(strips_of(self.result.path) / f"{way.key}.png", picture)
         sigma = {"classic": 80.0, "alone": 0.0}.get(way.start, self.horizon)
         plan = self.plans.get(way.nfe) if way.start == "planned" else None
         about = {"start": way.start, "solver": way.solver, "grid": way.grid, "nfe": way.nfe, "seed": seed, "n": self.n}

@@ -11,12 +11,15 @@ from typing import Any
 
 from headstart.bench.chart import Series, lines
 from headstart.bench.energy import figures
+from headstart.bench.folder import strips_of
 from headstart.bench.headline import full_seeds, group, pool
 from headstart.bench.measure import OURS
-from headstart.bench.table import NAMES, headline_table, quality_table, score_table, setting
+from headstart.bench.quality_table import budget_table, headline_table, quality_table, score_table
+from headstart.bench.table import NAMES
 from headstart.bench.way import Way
 
 Held = Mapping[str, Any]
+CEILING = 5.0  # of the least distance: where a chart of them ends
 BUSY = 1.0  # load above which seconds are not those of the machine
 SUFFIX = {"plan": "", "none": ""}
 DRAWN = (  # start, solver, grid, colour, dashed
@@ -31,16 +34,15 @@ SHOWN = (  # ways whose samples come from the same latents, where there are any
 )  # fmt: skip
 
 
-def quality_part(held: Mapping[str, Held], folder: Path) -> str:
-    """Headline, charts, samples and tables of a folder's files."""
+def quality_part(held: Mapping[str, Held]) -> str:
+    """Headline, charts, samples and tables of a network's files."""
     quality = held["quality"]
     warning = quality["found"]["horizon"]["warning"]
-    note = f"<p>sigma_T {quality['found']['horizon']['sigma']:.3g}; {escape(warning)}.</p>" if warning else ""
-    first, *others = (table.html() for table in (headline_table(quality), quality_table(quality), score_table(quality)))
-    return (
-        f"<p>{escape(setting(quality))}.</p>{first}{note}<h3>Quality</h3><div class='charts'>{charts(held)}</div>"
-        f"{strips(folder)}{''.join(others)}"
-    )
+    note = f"<p>On sigma_T: {escape(warning)}.</p>" if warning else ""
+    low = budget_table(quality)
+    first = headline_table(quality).html() + (low.html() if low.rows else "")
+    others = "".join(table.html() for table in (quality_table(quality), score_table(quality)))
+    return f"{first}{note}<h4>Quality</h4><div class='charts'>{charts(held)}</div>{strips(quality['path'])}{others}"
 
 
 def charts(held: Mapping[str, Held]) -> str:
@@ -54,7 +56,7 @@ def charts(held: Mapping[str, Held]) -> str:
         wanted.append(("seconds a sample", lambda own: statistics.mean(row["seconds"] / row["n"] for row in own)))
     elif "speed" in held:  # what other work slowed down is no measurement; a call timed in turns with others is
         call = seconds_a_call(held["speed"])
-        wanted.append(("seconds a sample in the network (calls times a call)", lambda own: own[0]["nfe"] * call))
+        wanted.append(("seconds a sample in the network", lambda own: own[0]["nfe"] * call))
     wanted.append(("joules a sample", lambda own: joules.get(Way(*group(own[0]), own[0]["nfe"]).key)))
     drawn = []
     for label, of in wanted:
@@ -68,7 +70,7 @@ def charts(held: Mapping[str, Held]) -> str:
         if series:
             marks = sorted({x for one in series for x, *_ in one.points}) if label.startswith("network") else []
             floor = held["quality"]["found"]["floor"]["fd"]
-            drawn.append(f"<figure>{lines(series, label, 'Frechet distance', floor, marks)}</figure>")
+            drawn.append(f"<figure>{lines(series, label, 'Frechet distance', floor, marks, CEILING)}</figure>")
     return "".join(drawn)
 
 
@@ -92,17 +94,17 @@ def curve(rows: list[dict[str, Any]], which: tuple[str, str, str], of: Any) -> l
     return points
 
 
-def strips(folder: Path) -> str:
+def strips(quality: Path) -> str:
     """Samples of the ways that have a strip."""
     found = []
     for way in SHOWN:
-        path = folder / "strips" / f"{way.key}.png"
+        path = strips_of(quality) / f"{way.key}.png"
         if path.exists():
             data = base64.b64encode(path.read_bytes()).decode()
             name = f"{NAMES[way.start]}, {way.solver}, {way.nfe} calls"
             image = f'<img alt="{escape(name)}" src="data:image/png;base64,{data}">'
             found.append(f'<figure class="strip"><figcaption>{escape(name)}</figcaption>{image}</figure>')
     title = (
-        "<h3>Samples</h3><p>A column is one latent, but for the last two rows, which draw from the learned start.</p>"
+        "<h4>Samples</h4><p>A column is one latent, but for the last two rows, which draw from the learned start.</p>"
     )
     return title + "".join(found) if found else ""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from headstart.bench.measure import OURS, Case, paired, threads
+from headstart.bench.measure import OURS, Case, paired, threads, verify
 from headstart.bench.memory import high_water
 from headstart.bench.peers import PEERS, SIGMA_DATA, absent, preconditioned
 from headstart.bench.result import Result
@@ -131,8 +131,22 @@ class Speed:
         with threads(point.threads), torch.no_grad():
             case = self.case(point)
             memory = high_water(case.contenders[OURS], self.device)
-            measured = paired(case, self.device.type, self.seconds, most=50)
-        return {**asdict(point), "memory": memory, **measured}
+            erring = self.erring(case)
+            sound = case.only(name for name in case.contenders if name not in erring)
+            measured = paired(sound, self.device.type, self.seconds, most=50, verified=True)
+        return {**asdict(point), "memory": memory, "erring": erring, **measured}
+
+    def erring(self, case: Case) -> dict[str, str]:
+        """Why each contender beside headstart that fails, or whose result is another, does; it takes no part."""
+        expected, found = case.contenders[OURS](), {}
+        for name, run in case.contenders.items():
+            try:
+                verify(Case(name, 0, {OURS: lambda: expected, name: run}, case.tolerance))
+            except Exception as error:
+                if name == OURS or exhausted(error):
+                    raise
+                found[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return found
 
     def run(self, chosen: Sequence[Point], limit: float | None = None) -> bool:
         """Every point that is missing; False where `limit` seconds were over first. A batch that does not fit into
@@ -147,11 +161,20 @@ class Speed:
                 if not full or point.batch * point.side**2 < full:
                     try:
                         row = self.row(point)
-                    except torch.OutOfMemoryError as error:
-                        full, row = point.batch * point.side**2, {**asdict(point), "failed": str(error).splitlines()[0]}
+                    except (RuntimeError, MemoryError) as error:
+                        if not exhausted(error):
+                            raise
+                        reason = (str(error) or "out of memory").splitlines()[0]
+                        full, row = point.batch * point.side**2, {**asdict(point), "failed": reason}
                     self.result.add(point.key, row)
                 advance(f"speed: {point.key} done")
         return True
+
+
+def exhausted(error: Exception) -> bool:
+    """Whether there was not enough memory, as torch says it of a GPU or of the machine."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def forget(run: Callable[[], object]) -> None:

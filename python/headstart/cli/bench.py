@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.bench_common import Denoiser, Device, Out, Quick, find_data, find_out, numbers
+from headstart.cli.bench_common import Denoiser, Device, Out, Quick, Side, find_data, find_out, numbers
 from headstart.cli.bench_quality import quality
 from headstart.cli.common import console, find_denoiser, find_device, guarded, require_file, say
 
@@ -21,8 +21,15 @@ bench.command()(quality)
 @guarded
 def speed(
     denoiser: Denoiser = "zoo:fashion",
-    batches: Annotated[str, typer.Option(help="Samples at a time.")] = "1,8,64,512",
-    sides: Annotated[str, typer.Option(help="Sides of the images; the first one with every batch.")] = "28,56,112",
+    batches: Annotated[
+        str | None, typer.Option(help="Samples at a time; default 1,8,64, on a GPU 512 as well, as far as they fit.")
+    ] = None,
+    sides: Annotated[
+        str | None,
+        typer.Option(
+            help="Sides of the images, the first one with every batch; default: the network's, 2 and 4 times."
+        ),
+    ] = None,
     channels: Annotated[int, typer.Option(min=1, help="Of the images.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 9,
     seconds: Annotated[float, typer.Option(min=0.0, help="Time a point, beyond three repetitions.")] = 10.0,
@@ -32,26 +39,38 @@ def speed(
     device: Device = "auto",
     quick: Quick = False,
 ) -> None:
-    """Samples a second and latency of whole samplers around one network, headstart's and others'."""
+    """Samples a second and latency of whole samplers around one network, headstart's and others'.
+
+    The default takes about an hour on two CPU cores, most of it the largest batch and side; --limit ends it between
+    points, and the next run goes on there.
+    """
     where = find_device(device)
     folder = find_out(out, where)
     import torch
 
+    from headstart.bench.folder import path_of
+    from headstart.bench.frame import side_of
     from headstart.bench.peers import versions
     from headstart.bench.result import Result
     from headstart.bench.speed import SOLVERS, Speed, points, shares
 
+    network = find_denoiser(denoiser, where)
+    own = side_of(denoiser, network) or 28
+    wanted = [own, 2 * own, 4 * own] if sides is None else numbers(sides, "--sides")
+    counts = batches or ("1,8,64" if where.type == "cpu" else "1,8,64,512")
     if quick:
-        batches, sides, steps, seconds, compile = "1,2", "28", 3, 0.0, False
+        counts, wanted, steps, seconds, compile = "1,2", [own], 3, 0.0, False
     settings = {"denoiser": denoiser, "channels": channels, "seconds": seconds, "compile": compile, "peers": versions()}
-    result = Result(folder / "speed.json", "speed", settings, str(where))
+    result = Result(path_of(folder, "speed", denoiser), "speed", settings, str(where))
     most = torch.get_num_threads() if where.type == "cpu" else 1
-    chosen = points(list(SOLVERS), numbers(batches, "--batches"), numbers(sides, "--sides"), most, steps)
-    run = Speed(find_denoiser(denoiser, where), channels, result, where, seconds, compile)
+    chosen = points(list(SOLVERS), numbers(counts, "--batches"), wanted, most, steps)
+    run = Speed(network, channels, result, where, seconds, compile)
     done = run.run(chosen, limit)
     for name, reason in result.found["absent"].items():
         say(f"left out: {name} ({reason})")
     for row in result.rows:
+        for name, reason in row.get("erring", {}).items():
+            say(f"{row['key']}: left out {name} ({reason})")
         for entry in shares(row):
             figures = f"{entry['samples_a_second']:10.1f} samples/s   {entry['ratio']:6.3f} x headstart's time"
             console.print(f"{row['key']:<26} {entry['contender']:<36} {figures}", markup=False, soft_wrap=True)
@@ -64,35 +83,41 @@ def energy(
     denoiser: Denoiser = "zoo:fashion",
     train: Annotated[str, typer.Option(help="Images that starts are fitted to.")] = "zoo:fashion",
     heldout: Annotated[
-        str, typer.Option(help="Held-out images, for a horizon that quality.json does not say.")
+        str, typer.Option(help="Held-out images, for a horizon that no quality file says.")
     ] = "zoo:fashion",
+    side: Side = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
     seconds: Annotated[float, typer.Option(min=0.0, help="Time a way: 30 at least for a figure to quote.")] = 30.0,
     out: Out = None,
     device: Device = "auto",
     quick: Quick = False,
 ) -> None:
-    """Joules a sample of ways of equal quality (those of quality.json), by the hardware's own counter."""
+    """Joules a sample of ways of equal quality (those of the denoiser's quality file), by its counter."""
     where = find_device(device)
     folder = find_out(out, where)
     from headstart.bench.case import Case, split
     from headstart.bench.counter import find_counter
     from headstart.bench.energy import USUAL, Energy, equal_quality, figures
+    from headstart.bench.folder import path_of
+    from headstart.bench.frame import require_side
     from headstart.bench.result import Result, read
 
     counter = find_counter(where)
     if isinstance(counter, str):
         say(counter)
-    path = folder / "quality.json"
+    path = path_of(folder, "quality", denoiser)
     held = read(path, "quality") if path.exists() else None
     ways = list(dict.fromkeys(pair["way"] for pair in equal_quality(held["rows"]))) if held and held["rows"] else []
-    known, unseen = find_data(train, heldout)
-    case = Case(find_denoiser(denoiser, where), known, *split(unseen), device=str(where))
+    known, unseen = find_data(train, heldout, side)
+    network = find_denoiser(denoiser, where)
+    require_side(denoiser, network, known.images, where)
+    case = Case(network, known, *split(unseen), device=str(where))
     horizon = 3.0 if quick else float((held["found"]["horizon"] if held else case.horizon(0.01))["sigma"])
     if quick:
         batch, seconds = 2, 0.0
     settings = {"denoiser": denoiser, "train": Path(train).name, "seconds": seconds, "sigma": horizon}
-    result = Result(folder / "energy.json", "energy", settings, str(where))
+    settings |= {} if side is None else {"side": side}
+    result = Result(path_of(folder, "energy", denoiser), "energy", settings, str(where))
     found = None if isinstance(counter, str) else counter
     result.found["counter"] = counter if isinstance(counter, str) else counter.name
     Energy(case, found, result, horizon, batch, seconds).run(ways or USUAL)
@@ -118,8 +143,9 @@ def report(
     require_file(out, "--out")
     if tables is not None:
         require_file(tables, "--tables")
-    from headstart.bench.page import folders_of, page
-    from headstart.bench.table import markdown
+    from headstart.bench.folder import folders_of
+    from headstart.bench.page import page
+    from headstart.bench.report import markdown
     from headstart.output import write
 
     text = page(results)

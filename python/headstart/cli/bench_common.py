@@ -14,6 +14,9 @@ Out = Annotated[Path | None, typer.Option(help="Folder of the JSON file; default
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Tiny sizes: shows that it runs, its figures say nothing.")]
 Denoiser = Annotated[str, typer.Option(help=DENOISER)]
+Side = Annotated[
+    int | None, typer.Option(min=1, help="Frame images in black up to this side, as a network of that side saw them.")
+]
 
 
 def numbers(text: str, option: str) -> list[int]:
@@ -37,9 +40,11 @@ def find_out(out: Path | None, device: Any) -> Path:
     return out
 
 
-def find_data(train: str, heldout: str) -> tuple[Any, Any]:
-    """Training and held-out images; `zoo:NAME` as held-out data are the zoo's test images."""
+def find_data(train: str, heldout: str, side: int | None = None) -> tuple[Any, Any]:
+    """Training and held-out images, in a frame where a side is given; `zoo:NAME` as held-out data are the zoo's test
+    images."""
     from headstart import zoo
+    from headstart.bench.frame import frame
     from headstart.data import Dataset, read_dataset
 
     known = read_dataset(train)
@@ -48,7 +53,17 @@ def find_data(train: str, heldout: str) -> tuple[Any, Any]:
     if unseen.images.shape[1:] != known.images.shape[1:]:
         shapes = f"{list(known.images.shape[1:])}, got {list(unseen.images.shape[1:])}"
         raise ValueError(f"--heldout: samples must be shaped like --train's, {shapes}")
-    return known, unseen
+    return (known, unseen) if side is None else (frame(known, side), frame(unseen, side))
+
+
+def find_judge(denoiser: str, train: Any) -> Any:
+    """The zoo's classifier, of images 28 wide, for what its networks make of them; None for other denoisers."""
+    from headstart.bench.frame import cropped
+    from headstart.zoo.classifier import SIDE, classifier
+
+    if not denoiser.startswith("zoo:") or train.labels is None:
+        return None
+    return classifier() if train.images.shape[-1] == SIDE else cropped(classifier(), SIDE)
 
 
 def find_features(name: str, size: int, train: Any, device: str) -> tuple[str, Any]:

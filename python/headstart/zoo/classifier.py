@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from headstart.zoo import locate
 
 FORMAT = "headstart-zoo-classifier"
+SIDE = 28  # of the images it was trained on
 
 
 class Classifier(nn.Module):
