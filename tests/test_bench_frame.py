@@ -20,7 +20,7 @@ from headstart.bench.result import Result
 from headstart.cli import app
 from headstart.cli.bench_common import find_data, find_judge
 from headstart.data import Dataset
-from headstart.zoo import images
+from headstart.zoo import denoiser, images
 from headstart.zoo.classifier import classifier
 
 RUN = ["bench", "quality", "--quick", "--n", "20", "--starts", "learned,classic", "--solvers", "2M"]
@@ -65,12 +65,12 @@ def test_the_classifier_sees_what_is_in_the_frame() -> None:
 
 
 def test_a_network_of_another_side_is_refused_before_any_work() -> None:
-    x = torch.zeros(3, 1, 28, 28)
-    require_side("zoo:fashion", answer, x)
+    x, network = torch.zeros(3, 1, 28, 28), denoiser()
+    require_side("zoo:fashion", network, x)
     require_side("script:answer", answer, torch.zeros(3, 1, 30, 30))
-    assert (side_of("zoo:fashion", None), side_of("script:answer", answer)) == (28, None)
+    assert (side_of(network), side_of(answer)) == (28, None)
     with pytest.raises(ValueError, match=r"zoo:fashion was trained on images 28 wide, got \[1, 32, 32\]$"):
-        require_side("zoo:fashion", answer, torch.zeros(3, 1, 32, 32))
+        require_side("zoo:fashion", network, torch.zeros(3, 1, 32, 32))
     with pytest.raises(ValueError, match="cannot take images"):
         require_side("script:wants_12", wants_12, torch.zeros(3, 1, 28, 28))
 
@@ -83,7 +83,7 @@ def test_a_network_of_another_side_is_refused_before_any_work() -> None:
 
 @pytest.mark.parametrize(
     ("denoiser", "name"),
-    [("zoo:fashion32", "fashion32"), ("edm:a/Big Net.pt", "big-net"), ("my.script:Net.f", "my-script-net-f")],
+    [("zoo:fashion", "fashion"), ("zoo:a/fashion32.safetensors", "fashion32"), ("edm:a/Big Net.pt", "big-net"), ("my.script:Net.f", "my-script-net-f")],
 )
 def test_files_are_named_after_the_network(denoiser: str, name: str, tmp_path: Path) -> None:
     assert name_of(denoiser) == name

@@ -13,14 +13,9 @@ Held = dict[str, Any]
 
 
 def name_of(denoiser: str) -> str:
-    """What files of a denoiser are called after: `fashion` for `zoo:fashion`, a file's stem, `module-attribute`."""
+    """What files of a denoiser are called after: a name of the zoo, a file's stem, `module-attribute`."""
     place, _, rest = denoiser.partition(":")
-    if place == "zoo":
-        text = rest
-    elif place in ("edm", "diffusers"):
-        text = Path(rest).stem
-    else:
-        text = denoiser
+    text = Path(rest).stem if place in ("zoo", "edm", "diffusers") else denoiser
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "denoiser"
 
 

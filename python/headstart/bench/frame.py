@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -42,12 +41,11 @@ def cropped(judge: Judge, side: int) -> Judge:
     return lambda images: judge(crop(images, side))
 
 
-def side_of(name: str, denoiser: Any) -> int | None:
+def side_of(denoiser: Any) -> int | None:
     """The side of the images a denoiser was trained on; None where it does not tell."""
-    if name.startswith("zoo:"):
-        from headstart import zoo
-
-        return int(json.loads(zoo.locate(name.removeprefix("zoo:"), ".json").read_text()).get("side", 28))
+    shape = getattr(denoiser, "shape", None)
+    if shape is not None:
+        return int(shape[-1])
     net = getattr(denoiser, "net", denoiser)
     told = getattr(net, "img_resolution", None) or getattr(getattr(net, "config", None), "sample_size", None)
     return told if isinstance(told, int) else None
@@ -59,7 +57,7 @@ def require_side(name: str, denoiser: Any, images: Tensor, device: torch.device 
     Raises:
         ValueError: another side than the network was trained on, or it cannot take them, or answers in another shape.
     """
-    shape, side = list(images.shape[1:]), side_of(name, denoiser)
+    shape, side = list(images.shape[1:]), side_of(denoiser)
     if side is not None and shape[-1] != side:
         hint = f"; --side {side} frames them in black" if side > shape[-1] else ""
         raise ValueError(f"--train: {name} was trained on images {side} wide, got {shape}{hint}")

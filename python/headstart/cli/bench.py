@@ -55,7 +55,7 @@ def speed(
     from headstart.bench.speed import SOLVERS, Speed, points, shares
 
     network = find_denoiser(denoiser, where)
-    own = side_of(denoiser, network) or 28
+    own = side_of(network) or 28
     wanted = [own, 2 * own, 4 * own] if sides is None else numbers(sides, "--sides")
     counts = batches or ("1,8,64" if where.type == "cpu" else "1,8,64,512")
     if quick:
