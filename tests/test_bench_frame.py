@@ -83,7 +83,12 @@ def test_a_network_of_another_side_is_refused_before_any_work() -> None:
 
 @pytest.mark.parametrize(
     ("denoiser", "name"),
-    [("zoo:fashion", "fashion"), ("zoo:a/fashion32.safetensors", "fashion32"), ("edm:a/Big Net.pt", "big-net"), ("my.script:Net.f", "my-script-net-f")],
+    [
+        ("zoo:fashion", "fashion"),
+        ("zoo:a/fashion32.safetensors", "fashion32"),
+        ("edm:a/Big Net.pt", "big-net"),
+        ("my.script:Net.f", "my-script-net-f"),
+    ],
 )
 def test_files_are_named_after_the_network(denoiser: str, name: str, tmp_path: Path) -> None:
     assert name_of(denoiser) == name
