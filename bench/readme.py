@@ -1,7 +1,7 @@
 """Writes the measured tables of README from the JSON files of their runs: `python -m bench.readme`.
 
-`headstart demo --out bench/results/demo --json bench/results/demo/demo.json`, `python -m bench.zoo`, `bench.plan`,
-`bench.ops`, `bench.sampler` and `headstart bench` make the files.
+`headstart demo --out bench/results/demo --json bench/results/demo/demo.json`, `python -m bench.zoo`, `bench.denoising`,
+`bench.plan`, `bench.ops`, `bench.sampler` and `headstart bench` make the files.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from headstart.output import write
 
 DEMO = RESULTS / "demo/demo.json"
 ZOO = RESULTS / "zoo/zoo.json"
+DENOISING = RESULTS / "zoo/denoising.json"
 PLAN = RESULTS / "plan/plan.json"
 SHOWN = (3, 4, 5, 6, 7, 9)
 
@@ -52,7 +53,26 @@ def zoo_section() -> str:
         "| ---: | ---: | ---: |",
     ]
     lines += [f"| {row['n']:,} | {row['frechet']:.2f} | {row['floor']:.2f} |" for row in zoo["rows"]]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *denoising_lines()])
+
+
+def denoising_lines() -> list[str]:
+    """Held-out denoising errors of the zoo's network and larger ones."""
+    report = json.loads(DENOISING.read_text())
+    levels = sorted({row["sigma"] for row in report["rows"]})
+    lines = [
+        f"Denoising error a pixel on {report['n']:,} held-out images, and that of others over it with the standard error "
+        f"of the difference (`python -m bench.denoising`, `{DENOISING.relative_to(ROOT)}`):",
+        "",
+        "| network | weights | " + " | ".join(f"sigma {level:g}" for level in levels) + " |",
+        "| --- | ---: |" + " ---: |" * len(levels),
+    ]
+    for name, weights in report["weights"].items():
+        own = sorted((row for row in report["rows"] if row["network"] == name), key=lambda row: row["sigma"])
+        first = name == next(iter(report["weights"]))
+        cells = [f"{r['error']:.4f}" if first else f"{r['ratio']:.3f} +- {r['ratio_se']:.3f}" for r in own]
+        lines.append(f"| {name} | {weights:,} | {' | '.join(cells)} |")
+    return lines
 
 
 def plan_section() -> str:
