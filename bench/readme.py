@@ -61,8 +61,8 @@ def denoising_lines() -> list[str]:
     report = json.loads(DENOISING.read_text())
     levels = sorted({row["sigma"] for row in report["rows"]})
     lines = [
-        f"Denoising error a pixel on {report['n']:,} held-out images, and that of others over it with the standard error "
-        f"of the difference (`python -m bench.denoising`, `{DENOISING.relative_to(ROOT)}`):",
+        f"Denoising error a pixel on {report['n']:,} held-out images, and that of others over it with the standard "
+        f"error of the difference (`python -m bench.denoising`, `{DENOISING.relative_to(ROOT)}`):",
         "",
         "| network | weights | " + " | ".join(f"sigma {level:g}" for level in levels) + " |",
         "| --- | ---: |" + " ---: |" * len(levels),
