@@ -26,6 +26,7 @@ class Options(NamedTuple):
     epochs: int | None
     checkpoint: Path | None
     seed: int
+    by_class: bool | None
 
 
 def fit_gmm(data: Tensor, labels: Tensor | None, options: Options) -> Any:
@@ -39,6 +40,7 @@ def fit_gmm(data: Tensor, labels: Tensor | None, options: Options) -> Any:
         seed=options.seed,
         max_iter=options.max_iter,
         labels=labels,
+        by_class=options.by_class,
         progress=True,
     )
 
@@ -54,6 +56,7 @@ def fit_student(data: Tensor, labels: Tensor | None, options: Options) -> Any:
         seed=options.seed,
         max_iter=options.max_iter,
         labels=labels,
+        by_class=bool(options.by_class),
         progress=True,
     )
 
@@ -93,7 +96,7 @@ FAMILIES: dict[str, Callable[[Any, Any, Options], Any]] = {
     "flow": fit_flow,
     "tarflow": fit_tarflow,
 }
-MIXTURE, FLOW = ("components", "rank"), ("sigma", "noise", "epochs", "checkpoint")
+MIXTURE, FLOW = ("components", "rank", "by_class"), ("sigma", "noise", "epochs", "checkpoint")
 OWN = {"gmm": MIXTURE, "student": MIXTURE, "flow": FLOW, "tarflow": FLOW}
 
 
@@ -108,7 +111,7 @@ def require_family(family: str, options: Options) -> None:
     for name in {name for names in OWN.values() for name in names} - set(OWN[family]):
         if getattr(options, name) is not None:
             owners = ", ".join(other for other in FAMILIES if name in OWN[other])
-            raise ValueError(f"--{name}: is for {owners}, not for --family {family}")
+            raise ValueError(f"--{name.replace('_', '-')}: is for {owners}, not for --family {family}")
     if options.checkpoint is not None:
         require_file(options.checkpoint, "--checkpoint")
 
@@ -148,6 +151,9 @@ def fit(
     max_iter: Annotated[int, typer.Option(min=1, help="Most passes of EM.")] = 100,
     size: Annotated[int | None, typer.Option(min=1, help="Crop and resize images to this side.")] = None,
     labels: Annotated[bool, typer.Option(help="Learn classes where the data have labels.")] = True,
+    by_class: Annotated[
+        bool | None, typer.Option(help="Components of each class by itself; default: from 1,000 points a class on.")
+    ] = None,
     label: Annotated[int | None, typer.Option(min=0, help="Fit on this class alone.")] = None,
     classes: Annotated[str | None, typer.Option(help="Fit on these: 3,7 or a JSON file with a list.")] = None,
     latent_seed: Annotated[
@@ -158,7 +164,7 @@ def fit(
     """Fit a start to DATA (a mixture, or a flow at one sigma) and write it to one safetensors file."""
     require_file(out, "--out")
     require_seed(seed)
-    options = Options(read_count(components), rank, max_iter, sigma, noise, epochs, checkpoint, seed)
+    options = Options(read_count(components), rank, max_iter, sigma, noise, epochs, checkpoint, seed, by_class)
     require_family(family, options)
     from headstart.data import read_classes, read_dataset
 

@@ -23,7 +23,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class FitReport:
-    """How a mixture was fitted. Log-likelihoods are means over points, in nats, under the returned mixture.
+    """How a mixture was fitted. Log-likelihoods are means over points, in nats, under the returned mixture,
+    given the class where each class was fitted by itself.
 
     Attributes:
         n: Points fitted on.

@@ -10,7 +10,7 @@ from torch import Tensor
 from headstart.initializer.check import check_data
 from headstart.initializer.covariance import Covariance
 from headstart.initializer.mixture import GaussianMixture
-from headstart.initializer.size import size
+from headstart.initializer.size import enough_by_class, size
 
 
 def fit(
@@ -23,6 +23,7 @@ def fit(
     device: torch.device | str | None = None,
     progress: bool = False,
     labels: Tensor | None = None,
+    by_class: bool | None = None,
 ) -> GaussianMixture:
     """`GaussianMixture.fit` with the number of components and the covariance chosen from the data's size.
 
@@ -31,15 +32,20 @@ def fit(
     is within 0.2 nats of twice that. Below sigma 1 fewer components do better.
 
     Args:
-        components: None: one for every 100 points, from 1 to 32. "auto": the number, and the rank up to the given one,
-            of the best held-out likelihood, in some seconds.
+        components: None: one for every 100 points, from 1 to 32; `by_class` for every 100 points of the smallest class,
+            from 1 to 16, and at most 512 in all. "auto": the number, and the rank up to the given one, of the best
+            held-out likelihood, in some seconds.
         covariance: None: full up to 32 dimensions, else low rank with an axis for every 4 points of a component,
             at most 64 (with "auto" components: up to 64).
+        by_class: Components of each class by itself, as in `GaussianMixture.fit`. None: where `components` is None, no
+            more than 32 classes are there and the smallest has at least 1,000 points.
         data, seed, max_iter, tol, device, progress, labels: As in `GaussianMixture.fit`.
 
     Raises:
         ValueError: As `GaussianMixture.fit`.
     """
     data = check_data("fit", data)
-    components, covariance = size(data, components, covariance)
-    return GaussianMixture.fit(data, components, covariance, seed, max_iter, tol, device, progress, labels)
+    if by_class is None:
+        by_class = labels is not None and components is None and enough_by_class(labels, len(data))
+    components, covariance = size(data, components, covariance, labels if by_class else None)
+    return GaussianMixture.fit(data, components, covariance, seed, max_iter, tol, device, progress, labels, by_class)

@@ -12,6 +12,7 @@ from torch import Tensor
 from headstart import ops
 from headstart.fitting import Fit, fit_mixture
 from headstart.fitting.law import Law
+from headstart.initializer.by_class import fit_by_class
 from headstart.initializer.check import check_covariance, check_data, check_labels
 from headstart.initializer.choice import LEAST_POINTS, choose
 from headstart.initializer.covariance import Covariance
@@ -68,6 +69,7 @@ def learn(
     device: torch.device | str | None,
     progress: bool,
     labels: Tensor | None,
+    by_class: bool = False,
 ) -> Family:
     """A mixture of a family fitted to data `[N, *shape]`, as `GaussianMixture.fit` says.
 
@@ -77,13 +79,21 @@ def learn(
     data = check_data("fit", data)
     data = data.to(device) if device is not None else data
     labels = None if labels is None else check_labels("fit", labels, len(data)).to(data.device)
+    if by_class and (labels is None or recipe.components == "auto"):
+        wanted = "labels" if labels is None else "a number of components"
+        raise ValueError(f"fit: by_class needs {wanted}, got {'none' if labels is None else 'auto'}")
     recipe.check(len(data))
     shape, points = tuple(data.shape[1:]), data.flatten(1)
     recipe, candidates = choose(family, points, recipe, progress) if recipe.components == "auto" else (recipe, ())
-    with track("fit", recipe.max_iter + 2, progress) as advance:  # two stages, each with one E step more than M steps
+    runs = len(labels.unique()) if by_class and labels is not None else 1
+    total = runs * (recipe.max_iter + 2)  # two stages, each with one E step more than M steps
+    with track("fit", total, progress) as advance:
 
         def tick(log_likelihood: float) -> None:
             advance(f"fit: {log_likelihood / points.shape[1]:.4f} nats per dimension")
 
-        fit = recipe.fit(points, labels, tick)
+        if by_class and labels is not None:
+            fit = fit_by_class(points, labels, recipe, tick)
+        else:
+            fit = recipe.fit(points, labels, tick)
     return family.of(fit._replace(report=replace(fit.report, candidates=candidates)), shape)

@@ -84,13 +84,14 @@ class StudentTMixture(Mixture):
         progress: bool = False,
         labels: Tensor | None = None,
         df: tuple[float, float] = (1.0, 1000.0),
+        by_class: bool = False,
     ) -> Self:
         """Fit to clean data by EM from k-means++ seeds, as `GaussianMixture.fit`, with the degrees of freedom.
 
         Fit on clean data only: noised data are no t mixture.
 
         Args:
-            data, seed, max_iter, tol, device, progress, labels: As in `GaussianMixture.fit`.
+            data, seed, max_iter, tol, device, progress, labels, by_class: As in `GaussianMixture.fit`.
             components, covariance: As in `headstart.fit`; the covariance family is that of the scale matrices.
             df: Range of the degrees of freedom of a component, within 0.5 to 2000; equal ends give them.
 
@@ -100,9 +101,9 @@ class StudentTMixture(Mixture):
         least, most = map(float, df)
         if not LEAST_DF <= least <= most <= MOST_DF:
             raise ValueError(f"fit: df must be a range within {LEAST_DF} to {MOST_DF:g}, got {df}")
-        components, covariance = size(check_data("fit", data), components, covariance)
+        components, covariance = size(check_data("fit", data), components, covariance, labels if by_class else None)
         recipe = Recipe(components, covariance, seed, max_iter, tol, StudentT(least, most))
-        return learn(cls, data, recipe, device, progress, labels)
+        return learn(cls, data, recipe, device, progress, labels, by_class)
 
     @classmethod
     def of(cls, fit: Fit, shape: tuple[int, ...]) -> Self:
