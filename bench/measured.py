@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.performance import RESULTS, ROOT
-from headstart.bench.budget import overtaken
+from headstart.bench.budget import budget, overtaken
 from headstart.bench.cost_table import compact_speed_table, energy_tables
 from headstart.bench.folder import networks_of
+from headstart.bench.headline import calls_text, headline
 from headstart.bench.quality_table import budget_table, compact_table, headline_table
 from headstart.bench.table import NAMES, Held, about, number
 
@@ -20,6 +21,30 @@ def bench_section() -> str:
     full = (FOLDER / "tables.md").relative_to(ROOT)
     end = f"All ways, scores and speeds are in [{full}]({full}). Distances of different networks, numbers of samples "
     return "\n\n".join([*parts, end + "or feature sizes do not compare."])
+
+
+def headline_section() -> str:
+    """What a learned start saves and where it does not, a line for every network with a quality file."""
+    lines = [headline_line(name, files["quality"]) for name, files in networks_of(FOLDER).items() if "quality" in files]
+    return "\n".join(lines)
+
+
+def headline_line(name: str, held: Held) -> str:
+    """Calls to hold the distance of Heun with 79, and the distances at the least number of calls compared."""
+    rows = held["rows"]
+    calls = {e["method"]: e for e in headline(rows) if e["target"] == "Heun, 79 calls"}
+    floor = held["found"]["floor"]["fd"]
+    compared = budget(rows, floor)
+    least = compared[0]["nfe"]
+    at = {e["method"]: e["fd"] for e in compared if e["nfe"] == least}
+    last = overtaken(rows)
+    end = "" if last is None else f" From {last['nfe']} calls on it is no better than the best classic sampler."
+    return (
+        f"- `{name}` ({rows[0]['n']:,} samples a row, Frechet distance to held-out images): a learned start needs "
+        f"{calls_text(calls['learned'])} network calls for the quality of Heun's 79 from 80, the best classic sampler "
+        f"{calls_text(calls['classic'])}; with {least} calls it is at {number(at['learned'])}, the best classic "
+        f"sampler at {number(at['classic'])}, real images at {number(floor)}.{end}"
+    )
 
 
 def network_part(name: str, files: Mapping[str, Held]) -> list[str]:

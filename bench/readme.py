@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from bench.measured import bench_section
+from bench.measured import bench_section, headline_section
 from bench.performance import RESULTS, ROOT, performance_section
 from headstart.output import write
 
@@ -95,6 +95,7 @@ def plan_section() -> str:
 
 
 SECTIONS: dict[str, Any] = {
+    "headline": headline_section,
     "demo": demo_section,
     "plan": plan_section,
     "zoo": zoo_section,
