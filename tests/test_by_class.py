@@ -120,3 +120,34 @@ def test_command_line(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, [*call, "--family", "flow", "--sigma", "1"])
     assert refused.exit_code != 0
     assert "--by-class: is for gmm, student" in refused.output
+
+
+def test_labels_cost_a_point_its_own_components_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels = two_classes()
+    law = hs.fit(x, 2, hs.Full(), labels=labels, by_class=True)
+    seen: list[tuple[int, int]] = []
+    posterior = hs.ops.mixture_posterior
+
+    def watched(x: Tensor, components: hs.ops.Components, *rest: object, **named: object) -> hs.ops.Posterior:
+        seen.append((len(x), len(components.mean)))
+        return posterior(x, components, *rest, **named)
+
+    monkeypatch.setattr(hs.ops, "mixture_posterior", watched)
+    x, labels = x[:50], labels[:50]
+    mixed = law.denoise(x, 0.7, labels), law.log_prob(x, 0.7, labels)
+    assert seen == 2 * [(int((labels == c).sum()), 2) for c in CLASSES]
+    for i, label in enumerate(labels.tolist()):
+        one = x[i : i + 1]
+        torch.testing.assert_close(mixed[0][i : i + 1], law.denoise(one, 0.7, label))
+        torch.testing.assert_close(mixed[1][i : i + 1], law.given(label).log_prob(one, 0.7))
+    assert law.denoise(x[:0], 0.7, labels[:0]).shape == (0, 3)
+    with pytest.raises(ValueError, match="log_prob: no point of class 2 was in the data"):
+        law.log_prob(x, 0.7, 2)
+
+
+def test_classes_that_share_components_are_not_split() -> None:
+    x, labels = two_classes()
+    shared = hs.fit(x, 2, hs.Full(), labels=labels, by_class=False)
+    assert shared.classes == {}
+    every = hs.GaussianMixture(shared.components, shared.weight, shared.shape, shared.class_weight.clamp_min(1e-9))
+    assert every.classes == {}

@@ -13,7 +13,7 @@ from torch import Tensor
 from headstart import ops
 from headstart.fitting import Fit, FitReport
 from headstart.fitting.problem import change, extremes, widen
-from headstart.initializer.check import check_labels, check_mixture, check_sigma
+from headstart.initializer.check import check_labels, check_mixture, check_points, check_sigma
 from headstart.initializer.file import write
 from headstart.initializer.mixture_start import MixtureStart
 from headstart.initializer.transport import transport
@@ -118,6 +118,40 @@ class Mixture(ABC):
             raise ValueError(f"{name}: no point of class {int(labels[absent][0])} was in the data of the fit")
         return row
 
+    @cached_property
+    def classes(self) -> dict[int, Self]:
+        """Each class as a mixture of its own components, where no component belongs to two; empty otherwise."""
+        if self.class_weight is None or int((self.class_weight > 0).sum(0).max()) > 1:
+            return {}
+        return {label: self.part(row) for label, row in enumerate(self.class_weight) if row.any()}
+
+    def part(self, weight: Tensor) -> Self:
+        """The components with a positive weight `[K]`; their tensors are shared where they lie together."""
+        own = weight.nonzero()[:, 0]
+        first, last = int(own[0]), int(own[-1]) + 1
+        index = slice(first, last) if last - first == len(own) else own
+        return self.replace(
+            components=change(self.components, lambda tensor: tensor[index]),
+            weight=weight[index],
+            class_weight=None,
+            **{name: getattr(self, name)[index] for name in self.OWN},
+        )
+
+    def evaluate(self, name: str, x: Tensor, sigma: float, labels: int | Tensor | None, denoise: bool) -> ops.Posterior:
+        """`posterior`, at the cost of each point's own class where classes share no component."""
+        own = {} if labels is None else self.classes
+        if not own or check_points(name, x, self.shape).numel() == 0:
+            return self.posterior(name, x, sigma, labels, denoise)
+        self.rows(name, labels, len(x))  # checks them
+        asked = torch.as_tensor(labels, device=x.device).expand(len(x))
+        parts = [(asked == label).nonzero()[:, 0] for label in asked.unique()]
+        found = [own[int(asked[some[0]])].posterior(name, x[some], sigma, None, denoise) for some in parts]
+        order = torch.cat(parts).argsort()
+        log_prob, denoised = torch.cat([part.log_prob for part in found])[order], None
+        if denoise:
+            denoised = torch.cat([part.denoised for part in found if part.denoised is not None])[order]
+        return ops.Posterior(log_prob, None, denoised)
+
     def log_prob(self, x: Tensor, sigma: float | Tensor = 0.0, labels: int | Tensor | None = None) -> Tensor:
         """Log-density in nats of `x` `[B, *shape]` at noise level `sigma`, as `[B]`.
 
@@ -127,7 +161,7 @@ class Mixture(ABC):
             labels: Classes `[B]`, or one for all, or None.
         """
         sigma = check_sigma("log_prob", sigma)
-        return self.posterior("log_prob", x, sigma, labels, denoise=False).log_prob
+        return self.evaluate("log_prob", x, sigma, labels, denoise=False).log_prob
 
     def denoise(self, x: Tensor, sigma: float | Tensor, labels: int | Tensor | None = None) -> Tensor:
         """Posterior mean `E[x_0 | x_0 + sigma n = x]` `[B, *shape]`: the exact denoiser of this mixture.
@@ -140,7 +174,7 @@ class Mixture(ABC):
         if isinstance(sigma, Tensor) and sigma.numel() != 1:
             return self.denoise_levels(x, sigma, labels)
         sigma = check_sigma("denoise", sigma)
-        denoised = self.posterior("denoise", x, sigma, labels, denoise=True).denoised
+        denoised = self.evaluate("denoise", x, sigma, labels, denoise=True).denoised
         assert denoised is not None
         return denoised.reshape(x.shape).to(x.dtype)
 
