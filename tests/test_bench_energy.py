@@ -79,6 +79,8 @@ def test_ratios_are_of_ways_of_equal_quality(tmp_path: Path, monkeypatch: pytest
     (found,) = energy.ratios(pairs, rows)
     assert (found["reference"], found["method"], found["calls"]) == (WAYS[0].key, WAYS[1].key, 2.0)
     assert found["joules"] == pytest.approx(2.0)
+    own = [*pairs, {"target": "t", "method": "target", "way": WAYS[0]}]  # the target is the classic start's own way
+    assert energy.ratios(own, rows) == [found]
     (timed,) = energy.ratios(pairs, measured(tmp_path / "none", monkeypatch, False).result.rows)
     assert (timed["joules"], timed["seconds"]) == (None, pytest.approx(2.0))
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import headstart as hs
 from headstart.cli import app
+from headstart.initializer.transport import carry, levels
 
 CLASSES = (1, 4)  # 0, 2 and 3 have no points
 COUNTS = (3000, 1000)
@@ -143,6 +144,19 @@ def test_labels_cost_a_point_its_own_components_only(monkeypatch: pytest.MonkeyP
     assert law.denoise(x[:0], 0.7, labels[:0]).shape == (0, 3)
     with pytest.raises(ValueError, match="log_prob: no point of class 2 was in the data"):
         law.log_prob(x, 0.7, 2)
+
+
+def test_transport_takes_each_class_down_its_own_flow() -> None:
+    x, labels = two_classes()
+    law = hs.fit(x, 2, hs.Full(), labels=labels, by_class=True)
+    z, labels = hs.Classic((3,), 1.0).sample(40, seed=1), labels[:40]
+    carried, steps = law.transport(z, 1.0, labels=labels), levels(law, 1.0, 80.0)
+    for c in CLASSES:
+        assert int((labels == c).sum()) > 5
+        torch.testing.assert_close(carried[labels == c], carry(law.given(c), z[labels == c], steps))
+    assert law.transport(z[:0], 1.0, labels=labels[:0]).shape == (0, 3)
+    with pytest.raises(ValueError, match="transport: no point of class 3 was in the data"):
+        law.transport(z, 1.0, labels=3)
 
 
 def test_classes_that_share_components_are_not_split() -> None:

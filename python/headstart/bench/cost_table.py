@@ -6,6 +6,7 @@ from headstart.bench.energy import equal_quality, figures, ratios
 from headstart.bench.measure import OURS
 from headstart.bench.speed import shares
 from headstart.bench.table import NAMES, Held, Table, machine
+from headstart.bench.way import Way
 
 
 def speed_table(held: Held) -> Table:
@@ -84,12 +85,17 @@ def energy_tables(held: Held, quality: Held | None) -> list[Table]:
     if quality is not None:
         found = ratios(equal_quality(quality["rows"]), held["rows"])
         kinds = ("seconds", *(("joules", "above_idle") if counted else ()))
+        named = {Way.of(row).key: f"{NAMES[row['start']]}, {row['solver']}, {row['nfe']} calls" for row in held["rows"]}
         rows = [
-            [r["target"], r["reference"], r["method"], f"{r['calls']:.2f}",
+            [r["target"], named[r["reference"]], named[r["method"]], f"{r['calls']:.2f}",
              *("" if r[name] is None else f"{r[name]:.2f}" for name in kinds)]
             for r in found
         ]  # fmt: skip
         names = ["equal to", "reference", "method", "calls ratio", "seconds ratio"]
         names += ["joules ratio", "above idle ratio"] if counted else []
-        tables += [Table("At equal quality, the reference's over the method's.", names, rows, left=3)] if rows else []
+        title = (
+            "At equal quality, the reference's over the method's. Planned and same-latents rows first carry their "
+            "latents down the mixture's own flow, which is in their time."
+        )
+        tables += [Table(title, names, rows, left=3)] if rows else []
     return tables

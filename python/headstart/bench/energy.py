@@ -126,15 +126,16 @@ def equal_quality(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def ratios(pairs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For every target and learned method at equal quality: the classic start's network calls, seconds and joules
-    over the method's."""
-    known = {Way(r["start"], r["solver"], r["grid"], r["nfe"]).key: figures(r) for r in rows}
+    over the method's; once where the target is the classic start's own."""
+    known = {Way.of(r).key: figures(r) for r in rows}
     table = []
     for target in dict.fromkeys(pair["target"] for pair in pairs):
         ways = {pair["method"]: pair["way"] for pair in pairs if pair["target"] == target}
-        for reference in ("target", "classic"):
+        both = dict.fromkeys(ways[name] for name in ("target", "classic") if name in ways)
+        for a in both:
             for method in ("learned", "planned", "transport"):
-                a, b = ways.get(reference), ways.get(method)
-                if a is None or b is None or a.key not in known or b.key not in known:
+                b = ways.get(method)
+                if b is None or a.key not in known or b.key not in known:
                     continue
                 there, here = known[a.key], known[b.key]
                 entry: dict[str, Any] = {"target": target, "reference": a.key, "method": b.key, "calls": a.nfe / b.nfe}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,11 @@ class Way:
     solver: str
     grid: str
     nfe: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Way:
+        """That of a row of a file."""
+        return cls(row["start"], row["solver"], row["grid"], row["nfe"])
 
     @property
     def key(self) -> str:

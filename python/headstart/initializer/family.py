@@ -137,16 +137,23 @@ class Mixture(ABC):
             **{name: getattr(self, name)[index] for name in self.OWN},
         )
 
-    def evaluate(self, name: str, x: Tensor, sigma: float, labels: int | Tensor | None, denoise: bool) -> ops.Posterior:
-        """`posterior`, at the cost of each point's own class where classes share no component."""
+    def split(self, name: str, x: Tensor, labels: int | Tensor | None) -> list[tuple[Tensor, Self]]:
+        """Indices of the points `x` of each class, with the mixture of its own components; empty where classes share
+        components, or without labels or points."""
         own = {} if labels is None else self.classes
         if not own or check_points(name, x, self.shape).numel() == 0:
-            return self.posterior(name, x, sigma, labels, denoise)
+            return []
         self.rows(name, labels, len(x))  # checks them
         asked = torch.as_tensor(labels, device=x.device).expand(len(x))
-        parts = [(asked == label).nonzero()[:, 0] for label in asked.unique()]
-        found = [own[int(asked[some[0]])].posterior(name, x[some], sigma, None, denoise) for some in parts]
-        order = torch.cat(parts).argsort()
+        return [((asked == label).nonzero()[:, 0], own[int(label)]) for label in asked.unique()]
+
+    def evaluate(self, name: str, x: Tensor, sigma: float, labels: int | Tensor | None, denoise: bool) -> ops.Posterior:
+        """`posterior`, at the cost of each point's own class where classes share no component."""
+        parts = self.split(name, x, labels)
+        if not parts:
+            return self.posterior(name, x, sigma, labels, denoise)
+        found = [law.posterior(name, x[some], sigma, None, denoise) for some, law in parts]
+        order = torch.cat([some for some, _ in parts]).argsort()
         log_prob, denoised = torch.cat([part.log_prob for part in found])[order], None
         if denoise:
             denoised = torch.cat([part.denoised for part in found if part.denoised is not None])[order]

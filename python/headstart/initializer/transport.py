@@ -53,7 +53,13 @@ def transport(
     if not sigma < sigma_max < math.inf:
         raise ValueError(f"transport: sigma must be below {sigma_max}, where the latents come from, got {sigma}")
     check_points("transport", z, mixture.shape)
-    return carry(mixture, z, levels(mixture, sigma, sigma_max), labels)
+    steps, parts = levels(mixture, sigma, sigma_max), mixture.split("transport", z, labels)
+    if not parts:
+        return carry(mixture, z, steps, labels)
+    out = torch.empty_like(z)
+    for some, law in parts:  # a class at a time: its components stay in the cache
+        out[some] = carry(law, z[some], steps)
+    return out
 
 
 def levels(mixture: Mixture, sigma: float, sigma_max: float) -> list[float]:
