@@ -86,14 +86,16 @@ class Score:
         own, cross = pair_sums(x, x)[0].sum() / (n * (n - 1)), pair_sums(x, self.test)[0].sum() / (n * m)
         return float(own) + self.within - 2 * float(cross)
 
-    def __call__(self, images: Tensor, labels: Tensor | None, features: Tensor, seed: int) -> dict[str, Any]:
+    def __call__(
+        self, images: Tensor, labels: Tensor | None, features: Tensor, seed: int, replicates: int = REPLICATES
+    ) -> dict[str, Any]:
         """Scores of `images` `[N, *shape]` in [-1, 1], with their `features` and the classes that were asked for.
 
         `fd`, `kid`, `swd`, `max_swd` are against the test images, `fd_validation` against the validation images,
         `neighbour` and `copies` as in `metrics.memorization`, against the training images.
         """
         test, every = self.case.test.images, torch.ones(len(images), dtype=torch.int64)
-        fd, *replicates = self.reference.distances(features, [every, *resamples(len(images), REPLICATES, seed)])
+        fd, *others = self.reference.distances(features, [every, *resamples(len(images), replicates, seed)])
         near = nearest(images[:MOST_NEAR].flatten(1).double(), self.known, 1).distance[:, 0]
         scores: dict[str, Any] = {
             "fd": fd,
@@ -103,7 +105,7 @@ class Score:
             "max_swd": max_sliced_wasserstein(images, test, steps=ASCENT).distance,
             "neighbour": float(near.median() / self.far.median()),
             "copies": float((near < self.far.quantile(LEVEL)).double().mean()),
-            "fd_replicates": replicates,
+            "fd_replicates": others,
         }
         if labels is not None and self.classifier is not None:
             right = (self.classifier(images).argmax(1).cpu() == labels.cpu()).double()
@@ -119,7 +121,7 @@ class Score:
         for group in groups[:FLOORS]:
             part = images[group]
             asked = None if labels is None else labels[group]
-            rows.append(self(part, asked, self.embed(part), 0))
+            rows.append(self(part, asked, self.embed(part), 0, replicates=0))
         names = [
             name for name, value in rows[0].items() if isinstance(value, float) and name not in ("neighbour", "copies")
         ]
