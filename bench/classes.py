@@ -17,8 +17,8 @@ from torch import Tensor
 import headstart as hs
 from bench.zoo import real_images
 from headstart.bench.machine import describe
-from headstart.data import read_idx
-from headstart.output import write
+from headstart.io import read_idx
+from headstart.io.output import write
 from headstart.zoo.train import FOLDER
 
 SIGMAS = (1.0, 1.5, 2.0, 3.0, 5.0)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import headstart as hs
 from headstart.cli.comparison import HORIZON, Score
-from headstart.output import write
+from headstart.io.output import write
 
 FINE = (0.002, 30)  # last level and calls of the fine solution
 LAST = (0.002, 0.02, 0.06)

@@ -18,8 +18,8 @@ from torch.nn import functional
 import headstart as hs
 from bench.zoo import real_images
 from headstart.bench.machine import describe
-from headstart.data import read_idx
-from headstart.output import write
+from headstart.io import read_idx
+from headstart.io.output import write
 from headstart.zoo.train import FOLDER
 
 LEVELS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 80.0)

@@ -24,7 +24,7 @@ from bench.bench_mixture import GEMM, PLAIN, posterior_case
 from bench.bench_noise import EAGER, noise_case, normal_case
 from bench.ops import table
 from headstart.bench.measure import COMPILED, COPY, OURS, Case, paired
-from headstart.output import write
+from headstart.io.output import write
 from headstart.zoo.network import UNet
 
 KEPT = (OURS, EAGER, COMPILED, PLAIN, GEMM)

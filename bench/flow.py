@@ -24,7 +24,7 @@ import headstart as hs
 from bench import laws
 from headstart import ops
 from headstart.fitting import FlowReport
-from headstart.output import write
+from headstart.io.output import write
 
 TOY_SIGMA, TOY_POINTS, TOY_TEST = 1.055, 10_000, 100_000
 IMAGE_SIGMA, COPIES = 3.0, 4

@@ -90,7 +90,7 @@ def sanitize(tool: str, limit: float, env: dict[str, str]) -> dict[str, Any]:
         return {"status": "skipped: compute-sanitizer was not found", "seconds": 0.0}
     options = subprocess.run([sanitizer, "--help"], capture_output=True, text=True).stdout
     only = ["--kernel-regex", "kns=headstart"] if "--kernel-regex" in options else []
-    tests = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "cuda", "-k", SANITIZED, "tests/test_cuda.py"]
+    tests = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "cuda", "-k", SANITIZED, "tests/ops/test_cuda.py"]
     if tool != "racecheck":  # blocks of their own, so that torch's pool hides no access outside of a tensor
         env = {**env, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return run([sanitizer, "--tool", tool, *only, "--error-exitcode", "86", *tests], limit, env)

@@ -23,9 +23,9 @@ from torch import Tensor
 
 import headstart as hs
 from bench.zoo import real_images
+from headstart.io.output import write
 from headstart.metrics import Lite0Features, frechet_distance, sliced_wasserstein
 from headstart.metrics import statistics as moments
-from headstart.output import write
 from headstart.zoo.train import FOLDER
 
 HORIZON, FAR = 3.0, 80.0

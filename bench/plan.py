@@ -22,7 +22,7 @@ from bench.plans.case import CASES, Case
 from bench.plans.method import NFE, in_parts, methods
 from bench.plans.report import report
 from bench.plans.score import Score
-from headstart.output import write
+from headstart.io.output import write
 
 COLUMNS = (
     "case",

@@ -15,7 +15,7 @@ from typing import Any
 from bench.bench_sampler import RING
 from bench.performance import RESULTS, best_other, every_thread, row_of
 from headstart.bench.measure import COPY, OURS
-from headstart.output import write
+from headstart.io.output import write
 
 INK, ACCENT, OTHER = "#7a7a7a", "#d2601a", "#5b84b1"
 

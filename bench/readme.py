@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.measured import bench_section, headline_section
 from bench.performance import RESULTS, ROOT, performance_section
-from headstart.output import write
+from headstart.io.output import write
 
 DEMO = RESULTS / "demo/demo.json"
 ZOO = RESULTS / "zoo/zoo.json"

@@ -14,7 +14,7 @@ import torch
 
 from headstart.bench.machine import describe
 from headstart.bench.measure import COMPILED, Case, paired, threads
-from headstart.output import write
+from headstart.io.output import write
 
 SCHEMA = 1
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 import headstart as hs
 from bench.laws import Law, heavy_tails, quantile
-from headstart.initializer.family import Mixture
-from headstart.output import write
+from headstart.io.output import write
+from headstart.start.family import Mixture
 
 SIGMAS, LEVELS = (1.244, 1.055, 0.801), (0.999, 0.9999)
 DIM, TRAIN = 10, 100_000

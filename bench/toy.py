@@ -27,7 +27,7 @@ from bench.toy_plan import BRIEF, COLUMNS, WHOLE, Plan, Task, solver_and_grid, t
 from bench.toy_report import write_report
 from bench.toy_score import FAR, NEAR, Score, budget, immse, kl, large, tails
 from bench.toy_start import BUILDERS, LEARNED, Built, Setting, missing
-from headstart.output import write
+from headstart.io.output import write
 
 
 class Bench:

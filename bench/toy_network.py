@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import headstart as hs
 from bench.toy_law import Toy
-from headstart.output import write
+from headstart.io.output import write
 
 HIDDEN, BATCH = 256, 1024
 MEAN, SPREAD = -0.4, 1.6  # of ln sigma in training: 0.02 to 20 within two standard deviations

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.toy_bars import bars
 from bench.toy_law import LEVEL, Toy
-from headstart.output import write
+from headstart.io.output import write
 
 Rows = list[dict[str, Any]]
 METRICS = {

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import headstart as hs
 from bench.toy_law import Toy
-from headstart.output import write
+from headstart.io.output import write
 
 COMPONENTS = 32
 HEAVY_COMPONENTS, HEAVY_ITERATIONS = 8, 40  # of the t mixture, twice the law's components

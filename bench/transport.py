@@ -20,8 +20,8 @@ from torch import Tensor
 
 import headstart as hs
 from bench.plans.case import CASES, Case
-from headstart.initializer.transport import second_moments
-from headstart.output import write
+from headstart.io.output import write
+from headstart.start.transport import second_moments
 
 HORIZONS = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0)
 BATCH, ROUNDS = 64, 15

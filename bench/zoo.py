@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from headstart.data import read_idx
+from headstart.io import read_idx
+from headstart.io.output import tile, to_bytes, write, write_png
 from headstart.metrics import Lite0Features, frechet_distance, statistics
-from headstart.output import tile, to_bytes, write, write_png
 from headstart.zoo.train import FOLDER
 
 PART = 500

@@ -11,7 +11,7 @@ from headstart.bench.case import Case, split
 from headstart.bench.quality import Quality
 from headstart.bench.result import Result
 from headstart.bench.score import Score, find_features
-from headstart.data import Dataset
+from headstart.io import Dataset
 
 SIGMA = 2.0
 

@@ -23,7 +23,7 @@ from bench.agreement import edm, k_diffusion, pipeline, scheduler
 from bench.agreement.case import Case
 from headstart.bench.machine import describe
 from headstart.bench.table import Table
-from headstart.output import write
+from headstart.io.output import write
 
 SCHEMA = 1
 PARTS = {"edm": edm, "scheduler": scheduler, "pipeline": pipeline, "k_diffusion": k_diffusion}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.agreement.edm_oracle import Case, is_free, weight
-from headstart.adapters.edm.build import CLASSES, skeleton
+from headstart.adapters.edm.file import CLASSES, skeleton
 
 SOURCE = "raise RuntimeError('the embedded source was run')\n"
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import headstart as hs
 from bench.agreement.case import Case, distance
 from bench.agreement.scheduler import BAR, networks, vp_levels
-from headstart.adapters.diffusers.pipeline import first_level
 from headstart.adapters.diffusers.schedule import schedule_of
+from headstart.adapters.diffusers.start import first_level
 from headstart.bench.peers import require
 from headstart.solver import Solver
 

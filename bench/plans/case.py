@@ -11,7 +11,7 @@ from torch import Tensor
 
 import headstart as hs
 from bench.laws import modes
-from headstart.initializer.transport import asinh_levels, descend, second_moments
+from headstart.start.transport import asinh_levels, descend, second_moments
 
 HORIZONS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 14.0, 20.0)
 KL = 0.01  # the rule: the smallest horizon with at most this many nats between the laws of data and start

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.plans.method import NFE
 from bench.plans.score import LAWS, passes
-from headstart.output import write
+from headstart.io.output import write
 
 CLASSIC = ("2M from 80", "Heun from 80", "3M from 80", "UniPC from 80")
 SHORT = ("learned start, 2M", "planned from 80", "planned, free history")

@@ -10,7 +10,7 @@ from torch import Tensor
 import headstart as hs
 from bench.plans.case import Case
 from headstart import ops
-from headstart.fitting.problem import change
+from headstart.fitting.law import change
 from headstart.metrics import sliced_wasserstein
 
 FLOORS = 12  # groups of exact samples that show the floor

@@ -9,16 +9,40 @@ x = hs.sample(denoiser, start.at(sigma=3.0), n=64, steps=6)  # any denoiser D(x,
 from importlib.metadata import version
 from types import ModuleType
 
-from headstart import adapters, metrics, ops, zoo
-from headstart.budget import ErrorBudget, error_budget
+from headstart import adapters, initializer, metrics, ops, zoo
 from headstart.denoiser import EDM, Denoiser, Preconditioned, Preconditioning
-from headstart.dip import DipHorizon, dip_horizon
+from headstart.diagnostics import (
+    DipHorizon,
+    ErrorBudget,
+    Horizon,
+    InitializationKL,
+    TailCheck,
+    dip_horizon,
+    error_budget,
+    horizon,
+    initialization_kl,
+    tail_check,
+)
 from headstart.fitting import Dynamic, Fixed
-from headstart.grid import karras, log_uniform
 from headstart.guidance import Guided, guided
-from headstart.horizon import Horizon, horizon
-from headstart.initialization import InitializationKL, initialization_kl
-from headstart.initializer import (
+from headstart.planning import Validation, plan, validate
+from headstart.sampling import SampleInfo, Sampler, integrate, sample
+from headstart.solver import (
+    DDPM,
+    Ancestral,
+    Churn,
+    DPMpp2M,
+    DPMpp3M,
+    DPMppSDE2M,
+    DPMppSDE3M,
+    Euler,
+    EulerMaruyama,
+    Heun,
+    UniPC,
+)
+from headstart.solver.grid import karras, log_uniform
+from headstart.solver.plan import Plan, load_plan
+from headstart.start import (
     Classic,
     Coupling,
     Diagonal,
@@ -37,24 +61,6 @@ from headstart.initializer import (
     fit,
     load,
 )
-from headstart.plan import Plan, load_plan
-from headstart.planning import Validation, plan, validate
-from headstart.sample import SampleInfo, integrate, sample
-from headstart.sampler import Sampler
-from headstart.solver import (
-    DDPM,
-    Ancestral,
-    Churn,
-    DPMpp2M,
-    DPMpp3M,
-    DPMppSDE2M,
-    DPMppSDE3M,
-    Euler,
-    EulerMaruyama,
-    Heun,
-    UniPC,
-)
-from headstart.tail import TailCheck, tail_check
 
 __version__ = version("headstart")
 
@@ -115,6 +121,7 @@ __all__ = [
     "guided",
     "horizon",
     "initialization_kl",
+    "initializer",
     "integrate",
     "karras",
     "load",

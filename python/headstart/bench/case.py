@@ -12,7 +12,7 @@ from torch import Tensor
 
 import headstart as hs
 from headstart.bench.way import SIGMA_MAX, SOLVERS, Way
-from headstart.data import Dataset
+from headstart.io import Dataset
 
 RANGE = (0.5, 8.0)  # where a horizon is looked for
 LEVELS, PROBES = 24, 400  # noise levels and validation images of that search

@@ -16,7 +16,7 @@ from headstart.bench.counter import Counter
 from headstart.bench.headline import headline
 from headstart.bench.result import Result
 from headstart.bench.way import HEUN, Way
-from headstart.progress import track
+from headstart.io.progress import track
 
 REPETITIONS = 3
 USUAL = (Way(*HEUN), Way("classic", "2M", "log", 9), Way("learned", "2M", "log", 5))  # where no quality is known

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.data import Dataset
+from headstart.io import Dataset
 
 BLACK = -1.0
 Judge = Callable[[Tensor], Tensor]

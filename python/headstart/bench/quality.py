@@ -19,8 +19,8 @@ from headstart.bench.folder import strips_of
 from headstart.bench.result import Result
 from headstart.bench.score import Score
 from headstart.bench.way import Way
-from headstart.output import tile, to_bytes, write, write_png
-from headstart.progress import track
+from headstart.io.output import tile, to_bytes, write, write_png
+from headstart.io.progress import track
 
 PART = 250  # samples that are kept as soon as they are drawn
 STRIP = 10  # samples of a way that are shown

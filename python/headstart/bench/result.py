@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.bench.machine import describe
-from headstart.output import write
+from headstart.io.output import write
 
 SCHEMA = 1
 FORMAT = "headstart-bench"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headstart.bench.case import Case
 from headstart.bench.resample import Anchor, resamples
+from headstart.io.output import write
 from headstart.metrics import (
     GradientFeatures,
     Lite0Features,
@@ -18,9 +19,8 @@ from headstart.metrics import (
     sliced_wasserstein,
     statistics,
 )
-from headstart.metrics.kernel import pair_sums
+from headstart.metrics.frechet import pair_sums
 from headstart.metrics.neighbour import LEVEL, nearest
-from headstart.output import write
 
 REPLICATES = 40
 ASCENT = 15  # steps of the max-sliced distance

@@ -19,7 +19,7 @@ from headstart.bench.memory import high_water
 from headstart.bench.peers import PEERS, SIGMA_DATA, absent, preconditioned
 from headstart.bench.result import Result
 from headstart.bench.way import EDM_SIGMA_MIN, SIGMA_MAX
-from headstart.progress import track
+from headstart.io.progress import track
 from headstart.solver import calls
 
 SOLVERS: dict[str, Any] = {"DPMpp2M": hs.DPMpp2M(), "Heun": hs.Heun()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from headstart.request import SIGMA_MIN
+from headstart.sampling.request import SIGMA_MIN
 from headstart.solver import Solver
 
 SIGMA_MAX, EDM_SIGMA_MIN = 80.0, 0.002

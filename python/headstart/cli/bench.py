@@ -146,7 +146,7 @@ def report(
     from headstart.bench.folder import folders_of
     from headstart.bench.page import page
     from headstart.bench.report import markdown
-    from headstart.output import write
+    from headstart.io.output import write
 
     text = page(results)
     write(out, lambda path: path.write_text(text))

@@ -45,7 +45,7 @@ def find_data(train: str, heldout: str, side: int | None = None) -> tuple[Any, A
     images."""
     from headstart import zoo
     from headstart.bench.frame import frame
-    from headstart.data import Dataset, read_dataset
+    from headstart.io import Dataset, read_dataset
 
     known = read_dataset(train)
     place, _, name = heldout.partition(":")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import headstart as hs
 from headstart.metrics import GradientFeatures, frechet_distance, sliced_wasserstein, statistics
-from headstart.request import SIGMA_MIN
+from headstart.sampling.request import SIGMA_MIN
 
 HORIZON = 3.0  # sigma_T, fixed before any score was seen
 HEUN_STEPS = 40  # the classic: 79 calls on Karras's grid, rho 7, [0.002, 80]

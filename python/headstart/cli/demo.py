@@ -18,7 +18,7 @@ from headstart.cli.common import (
     require_seed,
     say,
 )
-from headstart.progress import bars
+from headstart.io.progress import bars
 
 if TYPE_CHECKING:
     from headstart.cli.comparison import Row
@@ -60,7 +60,7 @@ def demo(
     import headstart as hs
     from headstart import zoo
     from headstart.cli import comparison
-    from headstart.output import write, write_png
+    from headstart.io.output import write, write_png
 
     where = find_device(device)
     network = zoo.denoiser("fashion", device=where)
@@ -98,7 +98,7 @@ def demo(
 def picture(rows: list[tuple[str, Any]]) -> Any:
     """The labelled rows as one uint8 picture."""
     from headstart.cli.sheet import draw_sheet
-    from headstart.output import to_bytes
+    from headstart.io.output import to_bytes
 
     title = "Unconditional samples; a column is one latent, carried to each start"
     return draw_sheet([(label, to_bytes(images)) for label, images in rows], title)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart.cli.common import console, find_device, guarded, require_file, require_seed, say
-from headstart.progress import bars
+from headstart.io.progress import bars
 
 if TYPE_CHECKING:
     import torch
@@ -94,8 +94,8 @@ def evaluate(
             require_file(path, option)
     require_seed(seed)
     from headstart import metrics
-    from headstart.data import read_dataset
-    from headstart.output import write, write_png
+    from headstart.io import read_dataset
+    from headstart.io.output import write, write_png
 
     where = find_device(device)
     names = features or ["gradient"]

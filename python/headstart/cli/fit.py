@@ -166,7 +166,7 @@ def fit(
     require_seed(seed)
     options = Options(read_count(components), rank, max_iter, sigma, noise, epochs, checkpoint, seed, by_class)
     require_family(family, options)
-    from headstart.data import read_classes, read_dataset
+    from headstart.io import read_classes, read_dataset
 
     where = find_device(device)
     kept = None if classes is None else read_classes(classes)

@@ -36,7 +36,7 @@ def plan(
     if not start.is_file():
         raise FileNotFoundError(2, "no such file", str(start))
     import headstart as hs
-    from headstart.data import read_dataset
+    from headstart.io import read_dataset
 
     mixture: Any = hs.load(start)
     law = mixture if label is None else mixture.given(label)

@@ -51,7 +51,7 @@ def open_bench(
     Raises:
         ValueError: no checkpoint or no data.
     """
-    from headstart.data import read_classes, read_dataset
+    from headstart.io import read_classes, read_dataset
     from headstart.recipes.network import real_bench
 
     if checkpoint is None or data is None:
@@ -90,8 +90,8 @@ def reference_of(protocol: Protocol, bench: Bench, images: str | None, classes: 
     Raises:
         ValueError: images were given where they are not the reference, or too few of them.
     """
-    from headstart.data import DataError, read_classes
-    from headstart.data.folder import open_members
+    from headstart.io import DataError, read_classes
+    from headstart.io.folder import open_members
 
     if images is None:
         held = "held-out latents" if protocol.latents else "held-out images of the data"
@@ -112,7 +112,7 @@ def real_features(
     images: str | None, classes: str | None, maps: dict[str, Any], batch: int, device: Any
 ) -> dict[str, Any]:
     """Features of the true images, where there are any, of the same classes as the latents."""
-    from headstart.data import read_classes
+    from headstart.io import read_classes
     from headstart.recipes.reference import OnPictures, features_of
 
     if images is None:

@@ -20,8 +20,8 @@ from headstart.cli.common import (
     require_seed,
     say,
 )
-from headstart.progress import bars
-from headstart.request import SIGMA_MIN
+from headstart.io.progress import bars
+from headstart.sampling.request import SIGMA_MIN
 
 
 def find_start(
@@ -106,7 +106,7 @@ def sample(
     import torch
 
     import headstart as hs
-    from headstart.output import to_bytes, write_samples
+    from headstart.io.output import to_bytes, write_samples
 
     where = find_device(device)
     network, method = find_denoiser(denoiser, where), find_solver(solver)

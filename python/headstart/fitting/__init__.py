@@ -1,11 +1,9 @@
 """Fitting initial laws to data."""
 
-from headstart.fitting.em import Fit, fit_mixture
+from headstart.fitting.em import Fit, Recipe, fit_mixture
 from headstart.fitting.flow import Points, fit_flow
-from headstart.fitting.flow_report import FlowReport
-from headstart.fitting.noise import Dynamic, Fixed, Noising
-from headstart.fitting.report import FitReport
-from headstart.fitting.training import Training
+from headstart.fitting.report import FitReport, FlowReport
+from headstart.fitting.training import Dynamic, Fixed, Noising, Training
 
 __all__ = [
     "Dynamic",
@@ -15,6 +13,7 @@ __all__ = [
     "FlowReport",
     "Noising",
     "Points",
+    "Recipe",
     "Training",
     "fit_flow",
     "fit_mixture",

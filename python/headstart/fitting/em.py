@@ -1,25 +1,89 @@
-"""Expectation-maximization for mixtures: the loop once, for every covariance family and component law."""
+"""Expectation-maximization for mixtures: the loop once, for every covariance family and component law.
+
+EM itself: where it begins, and how it climbs.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.fitting.climb import COARSE, begin, climb
-from headstart.fitting.cluster import Cluster
-from headstart.fitting.law import Law, Normal
-from headstart.fitting.problem import Problem
+from headstart.fitting.covariance import Cluster, Covariance, check_covariance
+from headstart.fitting.kmeans import lloyd, seed_centres
+from headstart.fitting.law import Belief, Law, Mixture, Normal, Problem, shortlist
+from headstart.fitting.maximization import maximize
 from headstart.fitting.report import FitReport
 
-if TYPE_CHECKING:
-    from headstart.initializer.covariance import Covariance
+REFRESH = 2  # iterations that a shortlist serves
+PILOT, PILOT_PER_COMPONENT, PILOT_STEPS = 2_000, 100, 10  # where one of several starts is chosen
+COARSE = 4  # on fewer points EM stops at this many times the tolerance
+
+
+def begin(problem: Problem, rows: Tensor, count: int, generator: torch.Generator) -> Mixture:
+    """Where EM begins: the k-means clusters, or the most likely of several guesses after a short climb on fewer points.
+
+    Of several guesses every other one is of random centres, which find components that differ in shape more than in
+    place.
+    """
+    if problem.law.starts == 1:
+        return first_guess(problem, rows, count, generator)
+    pilot, coarse = rows[: max(PILOT, PILOT_PER_COMPONENT * count)], problem._replace(tol=COARSE * problem.tol)
+    guesses = [first_guess(problem, pilot, count, generator, i % 2 == 0) for i in range(problem.law.starts)]
+    climbs = [climb(coarse, pilot, guess, PILOT_STEPS, lambda log_likelihood: None)[0] for guess in guesses]
+    return max(climbs, key=lambda belief: belief.log_likelihood).state
+
+
+def first_guess(problem: Problem, rows: Tensor, count: int, generator: torch.Generator, spread: bool = True) -> Mixture:
+    """Mixture of the k-means clusters of some points, or of the points nearest to random ones."""
+    rows = problem.law.core(problem.data, rows)
+    points = problem.data[rows]
+    if spread:
+        assignment = lloyd(points, seed_centres(points, count, generator))
+    else:
+        assignment = lloyd(points, points[torch.randperm(len(points), generator=generator)[:count]], iterations=0)
+    hard = torch.nn.functional.one_hot(assignment).to(points.dtype)
+    return problem.law.begin(maximize(problem, rows, hard, None))
+
+
+def climb(
+    problem: Problem, rows: Tensor, state: Mixture, max_iter: int, tick: Callable[[float], None]
+) -> tuple[Belief, list[float], bool]:
+    """EM on some points: the last E step, the log-likelihood at each, and if it converged."""
+    history: list[float] = []
+    candidates, age, settled = None, 0, True
+    rise = problem.tol * problem.data.shape[1]
+    while True:
+        belief = problem.law.expect(problem.data, rows, state, candidates)
+        age += 1
+        last = history[-1] if history and settled else -math.inf
+        ended = belief.log_likelihood - last < rise or len(history) >= max_iter
+        if ended and candidates is not None:  # a bound: ask every component before believing it
+            candidates = None
+            belief = problem.law.expect(problem.data, rows, state)
+        if not math.isfinite(belief.log_likelihood):
+            raise ValueError(f"fit: the log-likelihood must be finite, got {belief.log_likelihood}; scale the data")
+        history.append(belief.log_likelihood)
+        tick(belief.log_likelihood)
+        converged = belief.log_likelihood - last < rise
+        if converged or len(history) > max_iter:
+            return belief, history, converged
+        if candidates is None:
+            candidates, age = shortlist(belief.responsibility), 0
+        state = maximize(problem, rows, belief.responsibility, belief.state, belief.scale)
+        settled = len(state.weight) == len(belief.state.weight)  # dropping one may cost likelihood: not the end
+        if not settled or age == REFRESH:
+            candidates = None
+
 
 LEAST = 1e-6  # least variance in any direction, as a share of the data's mean variance
+MIN_POINTS = 20  # of data whose number of components is chosen by trial
 HELDOUT_SHARE, HELDOUT_FROM = 20, 200  # one point in 20 is held out, from 200 points on
 SUBSAMPLE, SUBSAMPLE_PER_COMPONENT = 10_000, 300  # EM climbs on this many points before it sees all of them
 
@@ -130,3 +194,41 @@ def average_by_class(responsibility: Tensor, labels: Tensor) -> Tensor:
     total = responsibility.new_zeros(int(labels.max()) + 1, responsibility.shape[1], dtype=torch.float64)
     total.index_add_(0, labels, responsibility.double())
     return total / total.sum(1, keepdim=True).clamp_min(1e-300)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a fit is asked for; fields as the arguments of `GaussianMixture.fit`, and the law of a component."""
+
+    components: int | Literal["auto"]
+    covariance: Covariance
+    seed: int
+    max_iter: int
+    tol: float
+    law: Law
+
+    def check(self, n: int) -> None:
+        """Refuses, before any work, what `n` points cannot be fitted with.
+
+        Raises:
+            ValueError: A number out of range, or a covariance of no family.
+        """
+        components = self.components
+        if components != "auto" and not isinstance(components, int):
+            raise ValueError(f'fit: components must be an integer or "auto", got {components!r}')
+        if components == "auto" and n < MIN_POINTS:
+            raise ValueError(f'fit: data must have at least {MIN_POINTS} points for "auto" components, got {n}')
+        if components != "auto" and not 1 <= components <= n:
+            raise ValueError(f"fit: components must be from 1 to N = {n} points, got {components}")
+        check_covariance(self.covariance)
+        if not ops.check.is_integer(self.seed) or not 0 <= self.seed < 2**64:
+            raise ValueError(f"fit: seed must be an integer in [0, 2^64), got {self.seed!r}")
+        if self.max_iter < 1 or not self.tol >= 0:
+            raise ValueError(f"fit: max_iter must be at least 1 and tol at least 0, got {self.max_iter} and {self.tol}")
+
+    def fit(self, data: Tensor, labels: Tensor | None = None, tick: Callable[[float], None] = lambda _: None) -> Fit:
+        """EM on checked points `[N, D]`, with a given number of components."""
+        assert isinstance(self.components, int)
+        return fit_mixture(
+            data, self.components, self.covariance, int(self.seed), self.max_iter, self.tol, labels, tick, self.law
+        )

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from headstart.fitting.cluster import Cluster
+from headstart.fitting.covariance import Cluster
 from headstart.fitting.em import Fit, least_variance
-from headstart.fitting.expectation import expect
+from headstart.fitting.law import Mixture, expect
 from headstart.fitting.maximization import assemble
-from headstart.fitting.problem import Mixture
 from headstart.fitting.report import FitReport
 
 if TYPE_CHECKING:
-    from headstart.initializer.covariance import Covariance, Factor
+    from headstart.fitting.covariance import Covariance, Factor
 
 SWEEPS = 50  # most estimates of a covariance that is found by subspace iteration
 SETTLED = 1e-6  # relative change of its floor that ends them

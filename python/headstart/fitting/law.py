@@ -1,13 +1,100 @@
-"""The law of a component, given its mean and scale matrix: what the E step asks of it."""
+"""The law of a component, given its mean and scale matrix: what the E step asks of it.
+
+What the steps of EM pass to each other.
+
+The E step: how likely each point is, and which components it belongs to.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple, Protocol
+import math
+from operator import itemgetter
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from headstart.fitting.expectation import expect
-from headstart.fitting.problem import Mixture
+from headstart import ops
+from headstart.ops.component import change, extremes, wide, widen
+
+if TYPE_CHECKING:
+    from headstart.fitting.covariance import Covariance
+
+BATCH_NUMBERS = 2**23  # numbers in the largest temporary
+CANDIDATE, SHORT = 1e-30, 0.25  # see shortlist
+NEGLIGIBLE = 1e-9  # responsibilities below this do not count
+
+
+class Mixture(NamedTuple):
+    """Components, their weights `[K]`, and their degrees of freedom `[K]` or None (both float64)."""
+
+    components: ops.Components
+    weight: Tensor
+    df: Tensor | None = None
+
+
+class Problem(NamedTuple):
+    """What stays fixed while EM climbs: data `[N, D]`, family, component law, least variance, stopping rule."""
+
+    data: Tensor
+    family: Covariance
+    law: Law
+    least: float
+    tol: float
+
+
+def shortlist(responsibility: Tensor) -> Tensor | None:
+    """Which components each point may belong to `[n, K]`, or None where that would save little.
+
+    In many dimensions a point has few: EM over the lists climbs on a bound of the likelihood that is short of it by
+    about `CANDIDATE` at first; the lists serve `REFRESH` iterations, and the end is never declared on them.
+    """
+    candidates = responsibility > CANDIDATE
+    few = float(candidates.sum()) < SHORT * candidates.numel()
+    return candidates if few else None
+
+
+def expect(data: Tensor, rows: Tensor, state: Mixture, candidates: Tensor | None = None) -> tuple[float, Tensor]:
+    """E step of normal components: mean log-likelihood of a point, and responsibilities `[n, K]`."""
+    components = sound(state.components)
+    dtype = components.mean.dtype
+    log_weight = state.weight.log().to(dtype)
+    if candidates is not None:
+        joint = densities(data, rows, components, candidates).add_(log_weight)
+        return float(joint.logsumexp(1).mean(dtype=torch.float64)), joint.softmax(1).to(data.dtype)
+    total = torch.zeros((), dtype=torch.float64, device=data.device)
+    responsibility = torch.empty(len(rows), len(log_weight), dtype=data.dtype, device=data.device)
+    for some in torch.arange(len(rows), device=data.device).split(batch_rows(data, components)):
+        posterior = ops.mixture_posterior(data[rows[some]].to(dtype), components, log_weight, 0.0, denoise=False)
+        total += posterior.log_prob.sum(dtype=torch.float64)
+        assert posterior.responsibility is not None
+        responsibility[some] = posterior.responsibility.to(data.dtype)
+    return float(total) / len(rows), responsibility
+
+
+def densities(data: Tensor, rows: Tensor, components: ops.Components, candidates: Tensor | None = None) -> Tensor:
+    """Normal log-densities `[n, K]` of points, a component at a time; -inf where a component is no candidate."""
+    dtype, count = components.mean.dtype, len(components.mean)
+    out = data.new_full((len(rows), count), -math.inf, dtype=dtype)
+    every = torch.arange(len(rows), device=data.device)
+    for k in range(count):
+        members = every if candidates is None else candidates[:, k].nonzero()[:, 0]
+        one = change(components, itemgetter(slice(k, k + 1)))
+        for some in members.split(batch_rows(data, one)):
+            x = data[rows[some]].to(dtype)
+            out[some, k] = ops.mixture_posterior(x, one, out.new_zeros(1), 0.0, denoise=False, respond=False).log_prob
+    return out
+
+
+def sound(components: ops.Components) -> ops.Components:
+    """The components in the precision that their densities need."""
+    return widen(components) if wide(extremes(components), 0.0) else components
+
+
+def batch_rows(data: Tensor, components: ops.Components) -> int:
+    """Points in a minibatch of the E step."""
+    axes = components.axes.shape[1] if components.axes is not None else 0
+    return max(64, BATCH_NUMBERS // (data.shape[1] + len(components.mean) * (axes + 2)))
 
 
 class Belief(NamedTuple):

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.fitting.cluster import Cluster
-from headstart.fitting.problem import NEGLIGIBLE, Mixture, Problem
+from headstart.fitting.covariance import Cluster
+from headstart.fitting.law import NEGLIGIBLE, Mixture, Problem
 
 if TYPE_CHECKING:
-    from headstart.initializer.covariance import Factor
+    from headstart.fitting.covariance import Factor
 
 
 def maximize(

@@ -1,8 +1,11 @@
-"""What a fit says about itself."""
+"""What a fit says about itself.
+
+What the training of a flow says about itself.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 
@@ -69,4 +72,56 @@ class FitReport:
         known["history"] = tuple(known.get("history", ()))
         known["df"] = None if known.get("df") is None else tuple(known["df"])
         known["candidates"] = tuple(Candidate(**one) for one in known.get("candidates", ()))
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class FlowReport:
+    """How a flow was trained. Log-likelihoods are means over noised points, in nats.
+
+    Attributes:
+        n: Points trained on.
+        heldout: Points held out (drawn by the seed; their noise is the same at every epoch).
+        noise: The noising regime, as text.
+        epochs: Epochs run.
+        best: The epoch whose weights were kept, counted from 1: the last one where no point was held out.
+        stopped: Whether training stopped for want of progress, before its last epoch.
+        log_likelihood: On the points trained on, while that epoch went over them.
+        heldout_log_likelihood: On the points held out, after that epoch, or None.
+        seconds: Wall time, over all runs that were resumed.
+        seed: Seed of split, weights, order and noise.
+        history: Held-out log-likelihood after each epoch (of the points trained on where none was held out).
+    """
+
+    n: int
+    heldout: int
+    noise: str
+    epochs: int
+    best: int
+    stopped: bool
+    log_likelihood: float
+    heldout_log_likelihood: float | None
+    seconds: float
+    seed: int
+    history: tuple[float, ...] = ()
+
+    def shifted(self, nats: float) -> FlowReport:
+        """The report with `nats` added to every log-likelihood: a change of units."""
+        heldout = self.heldout_log_likelihood
+        return replace(
+            self,
+            log_likelihood=self.log_likelihood + nats,
+            heldout_log_likelihood=None if heldout is None else heldout + nats,
+            history=tuple(value + nats for value in self.history),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FlowReport:
+        """The report back from `to_dict`; keys of later versions are ignored."""
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        known["history"] = tuple(known.get("history", ()))
         return cls(**known)

@@ -11,9 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from headstart.fitting.expectation import densities, sound
-from headstart.fitting.law import Belief
-from headstart.fitting.problem import NEGLIGIBLE, Mixture
+from headstart.fitting.law import NEGLIGIBLE, Belief, Mixture, densities, sound
 from headstart.ops.component import tables
 
 TRIMMED = 0.1  # share of the farthest points that the first guess leaves out: it would be of nothing else

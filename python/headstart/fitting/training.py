@@ -1,13 +1,64 @@
-"""How a flow is trained: the numbers of a run."""
+"""How training data are noised: once, or anew at each epoch.
+
+How a flow is trained: the numbers of a run.
+
+A training run on disk, so that a run that was stopped goes on as if it had not been.
+"""
 
 from __future__ import annotations
 
 import math
+import pickle
+import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from headstart.fitting.noise import Noising
+import torch
+from torch import Tensor
+
+from headstart import ops
+from headstart.io import output
+
+
+class Noising(Protocol):
+    """A regime of noising, as given to the `fit` of a flow. Noise is addressed: resuming draws the same."""
+
+    def once(self, data: Tensor, sigma: float, seed: int) -> Tensor:
+        """What is kept of the points `[N, D]` before the first epoch."""
+        ...
+
+    def each(self, batch: Tensor, sigma: float, seed: int, epoch: int, first: int) -> Tensor:
+        """What is learned from a batch `[B, D]`, whose first point is number `first` of the epoch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """One noised copy of the data, `x_i = x_0i + sigma n_i`, at every epoch."""
+
+    def once(self, data: Tensor, sigma: float, seed: int) -> Tensor:
+        return add_noise(data, sigma, seed, 0, 0)
+
+    def each(self, batch: Tensor, sigma: float, seed: int, epoch: int, first: int) -> Tensor:
+        return batch
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """Fresh noise at each epoch: the exact objective `E_{x_0, n} log p(x_0 + sigma n)`, and a regularizer."""
+
+    def once(self, data: Tensor, sigma: float, seed: int) -> Tensor:
+        return data
+
+    def each(self, batch: Tensor, sigma: float, seed: int, epoch: int, first: int) -> Tensor:
+        return add_noise(batch, sigma, seed, epoch, first)
+
+
+def add_noise(data: Tensor, sigma: float, seed: int, epoch: int, first: int) -> Tensor:
+    """`data + sigma n`, `n` addressed by (seed, epoch, first + i); epochs count from 1, 0 is the copy kept."""
+    return ops.noise(data, sigma, seed, epoch, first, stream=ops.Stream.NOISING)
 
 
 @dataclass(frozen=True)
@@ -64,3 +115,76 @@ class Training:
         """What a resumed run must share; `epochs` and `patience` may change."""
         fixed = ("batch", "learning_rate", "heldout", "seed", "decay", "average", "drop", "bfloat16")
         return {"noise": repr(self.noise), **{name: getattr(self, name) for name in fixed}}
+
+
+SECONDS = 30.0  # between two writes
+FORMAT = "headstart-training"
+
+
+class Checkpoint:
+    """The state of a training run at the end of its last epoch, in one file that appears whole or not at all.
+
+    Args:
+        path: File to read and to replace; None keeps nothing.
+        run: What makes the run what it is (JSON values): another run's file is refused.
+
+    Raises:
+        ValueError: The file is damaged, foreign or another run's.
+    """
+
+    def __init__(self, path: str | Path | None, run: dict[str, Any]) -> None:
+        self.path, self.run = None if path is None else Path(path), run
+        self.state: dict[str, Any] | None = None
+        self.written = time.monotonic()
+
+    def read(self, device: torch.device) -> dict[str, Any] | None:
+        """The state kept, or None where there is no file."""
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            held = torch.load(self.path, map_location=device, weights_only=True)
+            if held["format"] != FORMAT:
+                raise ValueError(held["format"])
+            run, state = held["run"], held["state"]
+        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"fit: checkpoint {self.path} is damaged or no training run of headstart") from error
+        for name, value in self.run.items():
+            if run.get(name) != value:
+                there = f"{name} is {run.get(name)!r} there, {value!r} here"
+                raise ValueError(
+                    f"fit: checkpoint {self.path} belongs to another run: {there}; remove it to start anew"
+                )
+        return state
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """Holds a copy of the state, and writes it where the last write is `SECONDS` old."""
+        if self.path is None:
+            return
+        self.state = copy(state)
+        if time.monotonic() - self.written > SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Writes the state held."""
+        if self.path is None or self.state is None:
+            return
+        content = {"format": FORMAT, "run": self.run, "state": self.state}
+        output.write(self.path, lambda temporary: torch.save(content, temporary))
+        self.written = time.monotonic()
+
+
+def copy(value: Any) -> Any:
+    """Nested dictionaries and lists with every tensor cloned."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: copy(item) for key, item in value.items()}
+    return [copy(item) for item in value] if isinstance(value, list) else value
+
+
+def digest(data: Tensor | None) -> int:
+    """CRC-32 of a tensor's bytes, 0 for None: enough to notice other data."""
+    found = 0
+    for rows in () if data is None else data.split(4096):
+        found = zlib.crc32(rows.cpu().contiguous().numpy().tobytes(), found)
+    return found

@@ -2,14 +2,11 @@
 
 from headstart.metrics.dino import Dinov2Features
 from headstart.metrics.evaluation import Evaluation, Evaluator, Figure, evaluate
-from headstart.metrics.features import GradientFeatures
-from headstart.metrics.frechet import Moments, Statistics, frechet_distance, statistics
+from headstart.metrics.features import GradientFeatures, Lite0Features
+from headstart.metrics.frechet import KernelDistance, Moments, Statistics, frechet_distance, kernel_distance, statistics
 from headstart.metrics.inception import InceptionFeatures
-from headstart.metrics.kernel import KernelDistance, kernel_distance
-from headstart.metrics.lite0 import Lite0Features
 from headstart.metrics.neighbour import Memorization, Neighbours, memorization, neighbour_sheet, neighbours
-from headstart.metrics.tail import tail_ratios
-from headstart.metrics.wasserstein import MaxSliced, max_sliced_wasserstein, sliced_wasserstein
+from headstart.metrics.wasserstein import MaxSliced, max_sliced_wasserstein, sliced_wasserstein, tail_ratios
 
 __all__ = [
     "Dinov2Features",

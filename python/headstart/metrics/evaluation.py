@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from headstart.metrics.frechet import Statistics, frechet_distance, statistics
-from headstart.metrics.kernel import KernelDistance, kernel_distance
+from headstart.metrics.frechet import KernelDistance, Statistics, frechet_distance, kernel_distance, statistics
 from headstart.metrics.neighbour import LEVEL, memorization
-from headstart.metrics.tail import tail_ratios
-from headstart.metrics.wasserstein import max_sliced_wasserstein, sliced_wasserstein
+from headstart.metrics.wasserstein import max_sliced_wasserstein, sliced_wasserstein, tail_ratios
 
 FLOORS = 3  # groups of real samples that a floor is the mean of, where there are as many
 KERNEL_SUBSET = 1000  # of the kernel distance, from five times as many samples on

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.io.output import tile, to_bytes
 from headstart.metrics.wasserstein import flatten, rows_of
-from headstart.output import tile, to_bytes
 
 CHUNK_BYTES = 2**26
 LEVEL = 0.01

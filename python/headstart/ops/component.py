@@ -6,12 +6,15 @@ Components keep eigenvalues, so noising is an addition, and everything made of t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from headstart.ops import check
+
+WIDE = 1e4  # spread over total variance from which densities are computed in float64
 
 
 class Components(NamedTuple):
@@ -90,3 +93,45 @@ def require_components(op: str, components: Components, like: Tensor) -> None:
         if axes.shape != (k, r, d) or spread.shape != (k, r) or r > d:
             got = f"{list(axes.shape)} and {list(spread.shape)}"
             raise ValueError(f"{op}: axes and spread must be [{k}, R, {d}] and [{k}, R], R <= {d}, got {got}")
+
+
+class Extremes(NamedTuple):
+    """The largest spread of a mixture's axes, and the least variance off them."""
+
+    spread: float
+    variance: float
+
+
+def extremes(components: Components) -> Extremes:
+    """Extremes of low-rank components; a spread of 0 where no directions are left off the axes, or none are on them."""
+    axes, spread = components.axes, components.spread
+    if axes is None or spread is None or not 0 < axes.shape[1] < axes.shape[2]:
+        return Extremes(0.0, 0.0)
+    return Extremes(float(spread.max()), float(components.variance.min()))
+
+
+def wide(extremes: Extremes, sigma: float) -> bool:
+    """Whether float32 would not do: `|x - mean|^2 / t - (axis . (x - mean))^2 drop` cancels where spread >> t."""
+    return extremes.spread > WIDE * (extremes.variance + sigma**2)
+
+
+def widen(components: Components) -> Components:
+    """Low-rank components in float64, their axes orthonormal again.
+
+    Rounded to float32, axes have lengths off by 1e-8 or so, which counts as often as the spread exceeds the variance;
+    one step of the Newton-Schulz iteration, `1.5 U - 0.5 U U^T U`, squares that error.
+    """
+    mean, variance, axes, spread = change(components, Tensor.double)
+    assert axes is not None
+    return Components(mean, variance, 1.5 * axes - 0.5 * (axes @ axes.mT) @ axes, spread)
+
+
+def change(components: Components, function: Callable[[Tensor], Tensor]) -> Components:
+    """Components with a function applied to each of their tensors."""
+    mean, variance, axes, spread = components
+    along = (None if axes is None else function(axes), None if spread is None else function(spread))
+    return Components(function(mean), function(variance), *along)
+
+
+BATCH_NUMBERS = 2**23  # numbers in the largest temporary
+CANDIDATE, SHORT = 1e-30, 0.25  # see shortlist

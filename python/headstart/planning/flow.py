@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from headstart.initializer.mixture import GaussianMixture
-from headstart.initializer.transport import asinh_levels, descend
+from headstart.start.mixture import GaussianMixture
+from headstart.start.transport import asinh_levels, descend
 
 COORDINATES = 96  # principal coordinates of the law that a plan is fitted on
 REST = 16  # further ones, which stand for all that are left

@@ -1,4 +1,7 @@
-"""What a plan is measured by on the start alone: the noise to allow for, and the error to expect."""
+"""What a plan is measured by on the start alone: the noise to allow for, and the error to expect.
+
+How far a network and a start agree, on held-out data: what a plan should fear.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import headstart.sample as composer
 from headstart import ops
-from headstart.grid import log_uniform
-from headstart.initializer import Classic, GaussianMixture, Start
-from headstart.initializer.transport import asinh_levels, descend, second_moments
-from headstart.plan import SIGMA_MAX, Plan
 from headstart.planning.flow import LEAST_SIGMA, Flow
+from headstart.sampling import sample
 from headstart.solver import DPMpp2M
+from headstart.solver.grid import log_uniform
+from headstart.solver.plan import SIGMA_MAX, Plan
+from headstart.start import Classic, GaussianMixture, Start
+from headstart.start.transport import asinh_levels, descend, second_moments
 
 POINTS, FRESH, FINE = 128, 256, 64
 LEAST_NETWORK, CALLS = 0.005, 40  # of the fine solution of a network
@@ -45,7 +48,7 @@ def expected(made: Plan, mixture: GaussianMixture, seed: int) -> float:
     """Mean over samples of the root-mean-square error, on the whole law, from states the fit has not seen."""
     start: Start = Classic(mixture.shape) if made.sigma == SIGMA_MAX else mixture.at(made.sigma)
     begin = start.sample(FRESH, seed + 1)
-    end = composer.sample(Exact(mixture), start, FRESH, plan=made, seed=seed + 1)
+    end = sample(Exact(mixture), start, FRESH, plan=made, seed=seed + 1)
     flow_scale = math.sqrt(float(second_moments(mixture).mean()))
     length = flow_scale * math.sqrt(begin[0].numel())
     with torch.no_grad():
@@ -60,9 +63,9 @@ def on_network(
     """Mean over samples of the root-mean-square distance to the network's fine solution from the same first states."""
     start: Start = Classic(mixture.shape) if made.sigma == SIGMA_MAX else mixture.at(made.sigma)
     z = ops.normal((n, *mixture.shape), seed, 6, device=mixture.components.mean.device)
-    end = composer.sample(denoiser, start, n, plan=made, latents=z, cond=cond)
+    end = sample(denoiser, start, n, plan=made, latents=z, cond=cond)
     grid = log_uniform(made.sigma, LEAST_NETWORK, CALLS)
-    fine = composer.sample(denoiser, start, n, grid=grid, solver=DPMpp2M(), latents=z, cond=cond)
+    fine = sample(denoiser, start, n, grid=grid, solver=DPMpp2M(), latents=z, cond=cond)
     return float((end - fine).double().flatten(1).square().mean(1).sqrt().mean())
 
 
@@ -79,3 +82,66 @@ class Exact:
 def generator(seed: int, stream: int) -> torch.Generator:
     """Random numbers of one purpose of a plan's."""
     return torch.Generator().manual_seed((seed * 1_000_003 + stream) % 2**63)
+
+
+BELOW, ABOVE = 5, 5  # noise levels from the data's scale / 10 to the horizon, and from there to 80
+MOST_POINTS = 64
+LEAST_NOISE = 0.01  # rms error of a prediction that is always allowed for, of the start's own denoising error
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Held-out mean squared denoising errors a coordinate.
+
+    Fields:
+        levels: noise levels, ascending.
+        network, start: errors of the network and of the start's own denoiser.
+        apart: mean squared difference of the two.
+        displacement: bound on the root-mean-square distance, a coordinate, between the two flows at the horizon when
+            both come from 80: `sigma_T int rms(D - D_q) dtau`, `tau = 1 / sigma`.
+    """
+
+    levels: tuple[float, ...]
+    network: tuple[float, ...]
+    start: tuple[float, ...]
+    apart: tuple[float, ...]
+    displacement: float
+
+    def noise(self) -> float:
+        """Largest excess error of the network, `sqrt(mse_D / mse_q - 1)`, over the levels; at least `LEAST_NOISE`.
+
+        It sees the network's error only where the network denoises worse than the start.
+        """
+        excess = [d / q - 1 for d, q in zip(self.network, self.start, strict=True)]
+        return max(LEAST_NOISE, math.sqrt(max(0.0, *excess)))
+
+
+def calibrate(
+    mixture: GaussianMixture, denoiser: Any, heldout: Tensor, sigma: float, cond: Mapping[str, Any], seed: int
+) -> Calibration:
+    """Denoises `heldout` `[N, *shape]` with both, at 10 noise levels; at most 64 points are used.
+
+    Raises:
+        ValueError: `heldout` is not of the mixture's shape, or empty.
+    """
+    if tuple(heldout.shape[1:]) != mixture.shape or len(heldout) == 0:
+        raise ValueError(f"plan: heldout must be [N, {mixture.shape}], got {list(heldout.shape)}")
+    x0 = heldout[:MOST_POINTS].float()
+    low = 0.1 * float(x0.std())
+    levels = torch.cat(
+        [
+            torch.linspace(math.log(low), math.log(sigma), BELOW + 1, dtype=torch.float64)[:-1],
+            torch.linspace(math.log(sigma), math.log(80.0), ABOVE, dtype=torch.float64),
+        ]
+    ).exp()
+    figures = []
+    with torch.no_grad():
+        for i, level in enumerate(levels.tolist()):
+            x = ops.noise(x0, level, seed, i)
+            theirs, ours = denoiser(x, torch.tensor(level, dtype=torch.float64), **cond), mixture.denoise(x, level)
+            pairs = ((theirs, x0), (ours, x0), (theirs, ours))
+            figures.append([float((a - b).double().square().mean()) for a, b in pairs])
+    network, start, apart = (tuple(column) for column in zip(*figures, strict=True))
+    tau, gap = 1 / levels[BELOW:], torch.tensor(apart[BELOW:], dtype=torch.float64).sqrt()
+    displacement = sigma * float(torch.trapezoid(gap.flip(0), tau.flip(0)))
+    return Calibration(tuple(levels.tolist()), network, start, apart, displacement)

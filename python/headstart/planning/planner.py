@@ -10,22 +10,22 @@ from typing import Any
 
 from torch import Tensor
 
-from headstart.initializer import GaussianMixture, MixtureStart
+from headstart.io.progress import track
 from headstart.ops.check import require_address
-from headstart.plan import SIGMA_MAX, Plan
-from headstart.planning.calibration import LEAST_NOISE, calibrate
 from headstart.planning.flow import Flow, flow_of
-from headstart.planning.measure import FINE, expected, generator, noise_of, on_network
-from headstart.planning.table import GHOST, Table
-from headstart.planning.training import (
+from headstart.planning.measure import FINE, LEAST_NOISE, calibrate, expected, generator, noise_of, on_network
+from headstart.planning.table import (
+    GHOST,
     TRIAL_STEPS,
     TRIALS,
     Fit,
+    Table,
     best_classic,
     trajectories,
 )
-from headstart.progress import track
-from headstart.request import part_of
+from headstart.sampling.request import part_of
+from headstart.solver.plan import SIGMA_MAX, Plan
+from headstart.start import GaussianMixture, MixtureStart
 
 TRAINING, VALIDATION, BATCH = 512, 256, 128
 STEPS = 180

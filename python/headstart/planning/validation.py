@@ -10,12 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from headstart import ops
-from headstart.branch import evaluations
-from headstart.grid import log_uniform
-from headstart.initializer import Start
-from headstart.plan import Plan
-from headstart.sample import integrate, sample
+from headstart.sampling._sample import integrate, sample
+from headstart.sampling.loop import evaluations
 from headstart.solver import DPMpp2M, Heun
+from headstart.solver.grid import log_uniform
+from headstart.solver.plan import Plan
+from headstart.start import Start
 
 SIGMA_MAX, LAST = 80.0, (0.01, 0.03, 0.1)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.data import Dataset
+from headstart.io import Dataset
 from headstart.recipes.protocol import Protocol
 from headstart.recipes.way import Way
 

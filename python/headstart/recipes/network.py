@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import headstart as hs
 from headstart.adapters import edm
-from headstart.data import Dataset
-from headstart.output import to_bytes
+from headstart.io import Dataset
+from headstart.io.output import to_bytes
 from headstart.recipes.protocol import Flow, Protocol
 from headstart.zoo.network import UNet
 

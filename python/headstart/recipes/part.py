@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from headstart.data import DataError
-from headstart.output import write, write_npz
+from headstart.io import DataError
+from headstart.io.output import write, write_npz
 
 RECORD = "recipe.json"
 SHOWN = 200  # characters of two values in an error

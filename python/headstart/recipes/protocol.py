@@ -9,7 +9,7 @@ from typing import Any
 
 import headstart as hs
 from headstart.recipes.way import Laws, Way
-from headstart.request import SIGMA_MIN
+from headstart.sampling.request import SIGMA_MIN
 
 SIGMA_MAX, LOWEST = 80.0, 0.002  # of EDM's grid
 MIDDLE = 1.0  # weight of class guidance at which a TarFlow is sampled with our solver too

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.data import stream
-from headstart.progress import track
+from headstart.io import stream
+from headstart.io.progress import track
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from headstart.output import to_bytes
-from headstart.progress import track
+from headstart.io.output import to_bytes
+from headstart.io.progress import track
 from headstart.recipes.job import Job, divide, settings_of
 from headstart.recipes.part import RECORD, Part, await_file, claim, parts, save, write_json
 from headstart.recipes.score import score

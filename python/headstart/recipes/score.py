@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.io.output import tile, write_png
+from headstart.io.progress import track
 from headstart.metrics import Evaluator, neighbour_sheet
-from headstart.output import tile, write_png
-from headstart.progress import track
 from headstart.recipes.job import Job
 from headstart.recipes.part import load, parts, write_json
 from headstart.recipes.way import Way

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import headstart as hs
-from headstart.data import Dataset
+from headstart.io import Dataset
 from headstart.recipes.job import Job
 from headstart.recipes.part import await_file, claim
 from headstart.recipes.protocol import plans_of

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.data import read_idx
-from headstart.output import write_npz
+from headstart.io import read_idx
+from headstart.io.output import write_npz
 
 FOLDER = "/usr/share/datasets/fashion-mnist"  # Debian package dataset-fashion-mnist
 

@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.data import read_idx
 from headstart.denoiser import edm_preconditioning
-from headstart.output import write
+from headstart.io import read_idx
+from headstart.io.output import write
 from headstart.zoo.network import UNet
 
 FOLDER = "/usr/share/datasets/fashion-mnist"  # Debian package dataset-fashion-mnist

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.data import read_dataset
-from headstart.output import write
+from headstart.io import read_dataset
+from headstart.io.output import write
 from headstart.zoo.classifier import FORMAT, Classifier
 from headstart.zoo.train import FOLDER, load_training_images
 

@@ -16,8 +16,7 @@ Pipelines that take no latents (`DDPMPipeline`, `DDIMPipeline`, `DiTPipeline`) h
         x = scheduler.step(unet(x, t).sample, t, x).prev_sample
 """
 
-from headstart.adapters.diffusers.file import load
-from headstart.adapters.diffusers.network import Network, denoiser
+from headstart.adapters.diffusers.network import Network, denoiser, load
 from headstart.adapters.diffusers.start import latents, sigmas, timesteps
 
 __all__ = ["Network", "denoiser", "latents", "load", "sigmas", "timesteps"]

@@ -4,10 +4,14 @@ A pipeline begins at one of its scheduler's own noise levels. Where these are a 
 lowest one not below the start's sigma, and the latents have the little noise that is missing added, so that their law
 is exact; flow matching begins at the start's sigma itself, and EDM's schedulers at their `sigma_max`, which is made
 the start's by `from_config(scheduler.config, sigma_max=start.sigma)`.
+
+What a pipeline makes of what it is given: its scheduler's first level, the scale of its state, its own levels.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
 from itertools import pairwise
 from typing import Any
@@ -16,21 +20,101 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.adapters.diffusers.pipeline import (
-    first_level,
-    levels_down,
-    require_argument,
-    require_kept,
-    require_latents,
-    scale_of,
-    scheduler_of,
-    trial,
-    unshifted,
-)
-from headstart.adapters.diffusers.schedule import Karras, schedule_of
-from headstart.adapters.diffusers.table import Consistency, Diffusion, Table
-from headstart.initializer.protocol import Start
-from headstart.request import begin, require_state
+from headstart.adapters.diffusers.schedule import Consistency, Diffusion, Karras, Schedule, Table, schedule_of
+from headstart.sampling.request import SIGMA_MIN, initial_state, levels_of, require_state
+from headstart.solver.grid import log_uniform
+from headstart.start.protocol import Start
+
+
+def scheduler_of(pipe: Any) -> Any:
+    """The scheduler of a pipeline, or the scheduler given as it is."""
+    return getattr(pipe, "scheduler", pipe)
+
+
+def first_level(schedule: Schedule, start: Start) -> float:
+    """The noise level where the pipeline begins.
+
+    Raises:
+        ValueError: a start above the schedule's highest level, or not at the one level where EDM's schedulers begin.
+    """
+    if isinstance(schedule, Karras) and abs(start.sigma - schedule.sigma_max) > 1e-6 * start.sigma:
+        raise ValueError(
+            f"latents: the scheduler begins at its sigma_max {schedule.sigma_max:g}, the start at {start.sigma:g}; "
+            f"make it again with from_config(scheduler.config, sigma_max={start.sigma:g})"
+        )
+    if start.sigma > schedule.sigma_max * (1 + 1e-6):
+        raise ValueError(f"latents: the start's sigma must be at most {schedule.sigma_max:g}, got {start.sigma:g}")
+    return schedule.at_least(start.sigma)
+
+
+def levels_down(op: str, schedule: Schedule, start: Start, steps: int | None, grid: Tensor | None) -> list[float]:
+    """The noise levels of the pipeline's steps, without the last 0."""
+    first = first_level(schedule, start)
+    lowest = max(SIGMA_MIN, schedule.sigma_min)
+    if grid is None and steps is not None and start.sigma > lowest:
+        grid = log_uniform(start.sigma, lowest, steps)
+    return [first, *levels_of(op, start, steps, grid)[1:-1]]
+
+
+def scale_of(scheduler: Any, schedule: Schedule, sigma: float) -> float:
+    """What a state `x0 + sigma n` is multiplied by to be what the pipeline is given."""
+    keeps_state = isinstance(getattr(type(scheduler), "init_noise_sigma", None), property)
+    if not keeps_state and not isinstance(schedule, Consistency):
+        return schedule.preconditioning(sigma).c_in
+    if isinstance(schedule, Diffusion):  # init_noise_sigma is that of the pipeline's first timestep
+        scheduler = copy.deepcopy(scheduler)
+        scheduler.sigmas = torch.tensor([sigma, 0.0])
+    return 1 / float(scheduler.init_noise_sigma)
+
+
+def unshifted(scheduler: Any, t: float, mu: float | None) -> float:
+    """The time that the scheduler's shift takes to `t`: `t s/(1 + (s - 1) t)`, `s` its shift, is undone."""
+    shift = scheduler.config.get("shift", 1.0) if mu is None else mu
+    if mu is not None and scheduler.config.get("time_shift_type", "exponential") == "exponential":
+        shift = math.exp(mu)
+    return t / (shift - (shift - 1) * t)
+
+
+def require_latents(pipe: Any) -> None:
+    """Refuses a pipeline that draws its own latents.
+
+    Raises:
+        ValueError: as said.
+    """
+    if callable(pipe) and "latents" not in inspect.signature(pipe).parameters:
+        raise ValueError(
+            f"latents: {type(pipe).__name__} takes no latents; give its scheduler here and follow the loop in "
+            "help(headstart.diffusers), or sample with headstart.diffusers.denoiser"
+        )
+
+
+def require_argument(scheduler: Any, argument: str, instead: str) -> None:
+    """Refuses a scheduler whose `set_timesteps` has no such argument.
+
+    Raises:
+        ValueError: as said.
+    """
+    if argument not in inspect.signature(scheduler.set_timesteps).parameters:
+        raise ValueError(f"{argument}: {type(scheduler).__name__} takes no {argument}; use {instead}")
+
+
+def trial(scheduler: Any, **given: Any) -> Any:
+    """A copy of the scheduler, told what the pipeline will tell it."""
+    copied = copy.deepcopy(scheduler)
+    copied.set_timesteps(**given)
+    return copied
+
+
+def require_kept(op: str, name: str, wanted: list[Any], made: list[Any]) -> None:
+    """Refuses a scheduler that made others of the levels it was given.
+
+    Raises:
+        ValueError: as said.
+    """
+    if len(made) != len(wanted) or any(abs(a - b) > 1e-4 * abs(a) for a, b in zip(wanted, made, strict=True)):
+        raise ValueError(
+            f"{op}: {name} makes other levels of those it is given; see its use_..._sigmas and shift options"
+        )
 
 
 def latents(
@@ -60,7 +144,7 @@ def latents(
     sigma = first_level(schedule, start)
     require_state("latents", torch.float32, seed, offset, n)
     with torch.no_grad():
-        x = begin(start, n, seed, offset, None, {} if label is None else {"label": label}).to(torch.float32)
+        x = initial_state(start, n, seed, offset, None, {} if label is None else {"label": label}).to(torch.float32)
         missing = math.sqrt(max(sigma**2 - start.sigma**2, 0.0))
         if missing:
             x = ops.noise(x.contiguous(), missing, seed, 0, offset)  # an address of our solvers, none of which runs

@@ -1,4 +1,9 @@
-"""A pretrained network with its preconditioning, as a denoiser."""
+"""Networks that the user has loaded with the projects' own code.
+
+Class labels as the vectors that these networks take.
+
+A pretrained network with its preconditioning, as a denoiser.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,45 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from headstart.adapters.edm.label import vectors
 from headstart.adapters.edm.layer import ResampledConv
-from headstart.adapters.edm.magnitude import MPConv
 from headstart.adapters.edm.precondition import Precondition
+from headstart.adapters.edm.unet import MPConv
 from headstart.denoiser import Preconditioning, denoise
+
+
+def vectors(x: Tensor, classes: int, label: Tensor | int | None, class_labels: Tensor | None) -> Tensor | None:
+    """Class vectors `[B, classes]`, or `[1, classes]` for all: one-hot, zero for no class; None without classes.
+
+    Args:
+        x: states `[B, *shape]`.
+        classes: number of classes of the network; 0: none, and labels are not looked at, so that such a network can
+            guide one with classes.
+        label: integers `[B]`, or one for all, 0 to `classes - 1`; `classes` itself, or None: no class. Values on a GPU
+            are not read back to check.
+        class_labels: vectors in place of `label`, `[B, classes]` or `[1, classes]`.
+
+    Raises:
+        ValueError: unlike the above.
+    """
+    if not classes:
+        return None
+    if label is None and class_labels is None:
+        return torch.zeros(1, classes, device=x.device)
+    n = x.shape[0]
+    if class_labels is not None:
+        if label is not None or list(class_labels.shape) not in ([n, classes], [1, classes]):
+            got = f"{list(class_labels.shape)} and {'no label' if label is None else 'a label'}"
+            raise ValueError(f"edm: class_labels must be {[n, classes]} without label, got {got}")
+        return class_labels.to(x.device, torch.float32)
+    label = torch.as_tensor(label, device=x.device).reshape(-1)
+    if label.is_floating_point() or label.numel() not in (1, n):
+        raise ValueError(f"edm: label must be integers [{n}], got {label.dtype} {list(label.shape)}")
+    if label.device.type == "cpu" and label.numel() and not 0 <= int(label.min()) <= int(label.max()) <= classes:
+        raise ValueError(f"edm: label must be 0 to {classes}, got {int(label.min())} to {int(label.max())}")
+    return functional.one_hot(label.long(), classes + 1)[:, :-1].float()
+
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 Level = Tensor | float
@@ -126,3 +164,47 @@ def distinct(grid: Tensor, rounded: Tensor) -> Tensor:
 def is_spatial(module: nn.Module) -> bool:
     """Whether a layer of EDM2 works on feature maps, not on the embedding."""
     return isinstance(module, MPConv) and module.weight.dim() == 4
+
+
+class Wrapped:
+    """A denoiser around an object called as `net(x, sigma, class_labels)`; `wrap` makes it."""
+
+    def __init__(self, net: Any) -> None:
+        self.net = net
+        self.label_dim = int(getattr(net, "label_dim", 0))
+        self.sigma_min, self.sigma_max = (
+            float(getattr(net, name, value)) for name, value in (("sigma_min", 0.0), ("sigma_max", float("inf")))
+        )
+
+    def round(self, grid: Tensor) -> Tensor:
+        """The grid with each level moved to the nearest that the network knows; 0 stays 0; see `Network.round`."""
+        if not hasattr(self.net, "round_sigma"):
+            return grid
+        rounded = torch.as_tensor(self.net.round_sigma(grid)).to(grid)
+        return distinct(grid, torch.where(grid == 0, grid, rounded))
+
+    def __call__(
+        self, x: Tensor, sigma: Level, label: Tensor | int | None = None, class_labels: Tensor | None = None,
+        **rest: Any,
+    ) -> Tensor:  # fmt: skip
+        """`D(x, sigma)`, with the conditions of `Network`; `rest` goes to the object."""
+        classes = vectors(x, self.label_dim, label, class_labels)
+        levels = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
+        return self.net(x, levels, classes, **rest).to(x.dtype)
+
+
+def wrap(net: Any) -> Wrapped:
+    """The denoiser of an original `EDMPrecond`-like object, for users who trust its file and have loaded it.
+
+    It is called as a whole, so its factors are not folded into the solver's rows; what surrounds it is the same.
+
+    Args:
+        net: `net(x, sigma, class_labels) -> D`, with `label_dim` and, where there are, `sigma_min`, `sigma_max` and
+            `round_sigma`.
+
+    Raises:
+        TypeError: `net` cannot be called.
+    """
+    if not callable(net):
+        raise TypeError(f"wrap: net must be callable as net(x, sigma, class_labels), got {type(net).__name__}")
+    return Wrapped(net)

@@ -1,0 +1,215 @@
+"""Where a sampler's error comes from, for laws that are known exactly.
+
+The DDPM step from t to s is the reverse process with the prediction frozen at its start, so Girsanov's theorem bounds
+the error of the whole sampler from sigma_T to sigma_min, with D the exact denoiser and D^ the network:
+
+    KL(p_min || p^) <= KL(p_T || p_theta)                                                     initialization
+                     + sum_k (u_{k+1} - u_k) E|D^(x_k) - D(x_k)|^2                            score
+                     + sum_k int_{u_k}^{u_{k+1}} E|D(x_u) - D(x_k)|^2 du,   u = 1 / (2 s^2)   discretization
+
+The last two are orthogonal parts of one error, because `E[D(x_u) | x_k] = D(x_k)`: no constant is lost between them.
+References: "Initialization-Aware Score-Based Diffusion Sampling" (Fassina, Cardoso, Le Corff, Romary, 2026,
+https://arxiv.org/abs/2603.00772); "Improved Analysis of Score-based Generative Modeling" (Chen, Lee, Lu, 2022,
+https://arxiv.org/abs/2211.01916).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from headstart import ops
+from headstart.denoiser import Denoiser, Preconditioned
+from headstart.io.output import write
+from headstart.solver import DDPM, Row, Solver
+from headstart.start.protocol import Start
+
+# Gauss-Legendre nodes and weights on [-1, 1]
+NODES = (-0.8611363115940526, -0.3399810435848563, 0.3399810435848563, 0.8611363115940526)
+WEIGHTS = (0.3478548451374538, 0.6521451548625461, 0.6521451548625461, 0.3478548451374538)
+
+
+class ExactLaw(Protocol):
+    """A law with exact samples, log-density and denoiser at every level, such as a `GaussianMixture`."""
+
+    def at(self, sigma: float) -> Start: ...
+
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """A figure in nats and its standard error."""
+
+    nats: float
+    error: float
+
+
+@dataclass(frozen=True)
+class ErrorBudget:
+    """The parts of the bound and what was measured, in nats.
+
+    Fields:
+        initialization, score, discretization: the three parts of the module's bound.
+        measured: `KL(p_min || p^)`, from an importance-weighted estimate of `log p^` that approaches it from above.
+        sigma: the grid `[K + 1]`.
+        score_steps, discretization_steps: what each step adds, `[K]`.
+    """
+
+    initialization: Part
+    score: Part
+    discretization: Part
+    measured: Part
+    sigma: Tensor
+    score_steps: Tensor
+    discretization_steps: Tensor
+
+    @property
+    def bound(self) -> float:
+        return self.initialization.nats + self.score.nats + self.discretization.nats
+
+    def plot(self, path: str | Path) -> None:
+        """Writes a figure: the parts beside the measured KL, and what each step adds.
+
+        Raises:
+            ImportError: the extra `headstart[plots]` is not installed.
+        """
+        figure = draw(self)
+        write(Path(path), lambda temporary: figure.savefig(temporary, dpi=100))
+
+
+def error_budget(
+    law: ExactLaw, start: Start, denoiser: Denoiser | Preconditioned, grid: Tensor | Sequence[float],
+    solver: Solver = DDPM(), n: int = 1000, paths: int = 64, seed: int = 0,
+) -> ErrorBudget:  # fmt: skip
+    """The parts of the error of sampling `law` from `start` down `grid`, and the error itself.
+
+    Args:
+        law: the truth, see `ExactLaw`.
+        start: where the sampler begins, at `start.sigma`.
+        denoiser: what it samples with; the law's own `denoise` makes the score part 0.
+        grid: levels from `start.sigma` down to sigma_min; a 0 at the end is left out.
+        solver: one that takes DDPM's steps (`DDPM()`, `Ancestral(eta=1)`): the bound holds for no other, and a
+            deterministic one has no tractable likelihood.
+        n: points of each estimate.
+        paths: noising paths a point, for the measured KL: `n paths K` network calls.
+        seed: of all noise.
+
+    Raises:
+        ValueError: another solver, a grid that does not begin at the start, or fewer than 2 points or 1 path.
+    """
+    levels = torch.as_tensor(grid, dtype=torch.float64).tolist()
+    levels = levels[:-1] if levels[-1] == 0 else levels
+    rows = require("error_budget", solver, levels, start, n, paths)
+    x = law.at(start.sigma).sample(n, seed=seed).double()
+    ratio = law.at(start.sigma).log_prob(x) - start.log_prob(x)
+    with torch.no_grad():
+        score, discretization = path_errors(law, denoiser, levels, n, seed + 1)
+        clean = law.at(levels[-1]).sample(n, seed=seed + 2).double()
+        estimate = log_likelihood(start, denoiser, rows, levels, clean, paths, seed + 3)
+        gap = law.at(levels[-1]).log_prob(clean) - estimate
+    return ErrorBudget(
+        part(ratio), part(score.sum(1)), part(discretization.sum(1)), part(gap),
+        torch.tensor(levels, dtype=torch.float64), score.mean(0), discretization.mean(0),
+    )  # fmt: skip
+
+
+def require(op: str, solver: Solver, levels: list[float], start: Start, n: int, paths: int) -> list[Row]:
+    """DDPM's rows on the grid."""
+    if n < 2 or paths < 1:
+        raise ValueError(f"{op}: n must be at least 2 and paths at least 1, got {n} and {paths}")
+    if abs(levels[0] - start.sigma) > 1e-6 * start.sigma:
+        raise ValueError(f"{op}: grid must begin at the start's sigma {start.sigma}, got {levels[0]}")
+    rows, wanted = solver.rows(levels), DDPM().rows(levels)
+    same = len(rows) == len(wanted) and all(
+        len(a.b) == len(b.b) and all(math.isclose(p, q, abs_tol=1e-9) for p, q in zip(flat(a), flat(b), strict=True))
+        for a, b in zip(rows, wanted, strict=True)
+    )
+    if not same:
+        raise ValueError(f"{op}: solver must take DDPM's steps (DDPM(), Ancestral(eta=1)), got {solver!r}")
+    return rows
+
+
+def flat(row: Row) -> tuple[float, ...]:
+    return (row.sigma or 0.0, row.a, *row.b, row.c)
+
+
+def part(values: Tensor) -> Part:
+    """Mean and standard error."""
+    return Part(float(values.mean()), float(values.double().std()) / math.sqrt(len(values)))
+
+
+def path_errors(law: ExactLaw, denoiser: Any, levels: list[float], n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Each point's score and discretization error of every step, `[n, K]` twice, along one noising walk a point."""
+    x = law.at(levels[-1]).sample(n, seed=seed).double()
+    score, discretization = (torch.zeros(n, len(levels) - 1, dtype=torch.float64) for _ in range(2))
+    at, step = levels[-1], 0
+    for k in reversed(range(len(levels) - 1)):
+        t, s = levels[k], levels[k + 1]
+        half = 0.5 * math.log(t / s)
+        inner = []
+        for node, weight in zip(NODES, WEIGHTS, strict=True):
+            sigma = s * math.exp(half * (1 + node))
+            x, at, step = ops.noise(x, math.sqrt(sigma**2 - at**2), seed, step), sigma, step + 1
+            inner.append((weight * half / sigma**2, law.denoise(x, sigma)))
+        x, at, step = ops.noise(x, math.sqrt(t**2 - at**2), seed, step), t, step + 1
+        frozen = law.denoise(x, t)
+        off = denoiser(x, torch.tensor(t, dtype=torch.float64)) - frozen
+        score[:, k] = (0.5 / s**2 - 0.5 / t**2) * off.square().flatten(1).sum(1)
+        for weight, exact in inner:
+            discretization[:, k] += weight * (exact - frozen).square().flatten(1).sum(1)
+    return score, discretization
+
+
+def log_likelihood(
+    start: Start, denoiser: Any, rows: list[Row], levels: list[float], x: Tensor, paths: int, seed: int
+) -> Tensor:
+    """`ln (1/M) sum_m p^(x, path_m) / q(path_m | x)` `[n]` over M noising paths q: at most `ln p^` on average."""
+    n, dim = len(x), x[0].numel()
+    weight = torch.empty(paths, n, dtype=torch.float64)
+    for m in range(paths):
+        state, total = x, torch.zeros(n, dtype=torch.float64)
+        for k in reversed(range(len(rows))):
+            t, s, row = levels[k], levels[k + 1], rows[k]
+            up = math.sqrt(t**2 - s**2)
+            above = ops.noise(state, up, seed, m * len(rows) + k)
+            mean = row.a * above + row.b[0] * denoiser(above, torch.tensor(t, dtype=torch.float64))
+            down = ((state - mean) / row.c).square() - ((above - state) / up).square()
+            total += -0.5 * down.flatten(1).sum(1) - dim * math.log(row.c / up)
+            state = above
+        weight[m] = total + start.log_prob(state)
+    return weight.logsumexp(0) - math.log(paths)
+
+
+def draw(budget: ErrorBudget) -> Any:
+    """The figure of `ErrorBudget.plot`."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot needs the extra: pip install 'headstart[plots]'") from error
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 2))
+    bottom = 0.0
+    for name in ("initialization", "score", "discretization"):
+        height = max(0.0, getattr(budget, name).nats)
+        left.bar("bound", height, bottom=bottom, label=name)
+        bottom += height
+    left.bar("measured", budget.measured.nats, yerr=budget.measured.error, color="0.4")
+    left.set_ylabel("KL, nats")
+    left.legend(fontsize="small")
+    edges = [(float(t), float(s)) for t, s in pairwise(budget.sigma)]
+    place, width = [s for _, s in edges], [t - s for t, s in edges]
+    score, discretization = budget.score_steps.tolist(), budget.discretization_steps.tolist()
+    right.bar(place, score, width, align="edge", color="C1", edgecolor="w")
+    right.bar(place, discretization, width, score, align="edge", color="C2", edgecolor="w")
+    right.set_xscale("log")
+    right.set_xlabel("sigma")
+    right.set_title("what each step adds, nats", fontsize="medium")
+    return figure

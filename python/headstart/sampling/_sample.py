@@ -1,0 +1,142 @@
+"""The one composer: a start, a table of rows, a denoiser, and the affine op between two network calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from headstart.denoiser import Denoiser, Preconditioned
+from headstart.io.progress import track
+from headstart.sampling.loop import Descent, Origin, evaluations
+from headstart.sampling.request import (
+    initial_history,
+    initial_state,
+    part_of,
+    require_sizes,
+    require_state,
+    resolve_rows,
+)
+from headstart.solver import DPMpp2M, Solver
+from headstart.solver.plan import Plan
+from headstart.start.protocol import Start
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """What a call cost.
+
+    Fields:
+        nfe: network evaluations a sample: Heun's two a step and guidance's two a call counted, in one batch or not.
+        seconds: wall time, start and network included.
+        bytes: memory read and written by the solver's rows.
+    """
+
+    nfe: int
+    seconds: float
+    bytes: int
+
+
+@overload
+def sample(
+    denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver = DPMpp2M(),
+    grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
+    cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
+    return_info: Literal[False] = False, plan: Plan | None = None,
+) -> Tensor: ...  # fmt: skip
+@overload
+def sample(
+    denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver = DPMpp2M(),
+    grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
+    cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
+    *, return_info: Literal[True], plan: Plan | None = None,
+) -> tuple[Tensor, SampleInfo]: ...  # fmt: skip
+def sample(
+    denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver = DPMpp2M(),
+    grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
+    cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
+    return_info: bool = False, plan: Plan | None = None,
+) -> Tensor | tuple[Tensor, SampleInfo]:  # fmt: skip
+    """Draws `n` samples: a state from the start's law at `start.sigma`, carried down the grid by the solver.
+
+    Sample i is a function of (seed, offset + i) and of what the denoiser makes of its row: noise and rows do not depend
+    on `n`, `batch` or the device.
+
+    Args:
+        denoiser: `D(x, sigma, **cond) -> x0`, or a preconditioned network such as `EDM`, or what `guided` made of
+            them. It must not write into `x`, and what it returned must stay as it is for two more calls.
+        start: where to begin, such as `GaussianMixture.at(sigma)` or `Classic`.
+        n: number of samples.
+        steps: solver steps: a network call each (two for Heun, one on its last); may be left out when `grid` is given.
+        solver: how to step.
+        grid: noise levels `[steps + 1]` from `start.sigma` to 0; when None, log-uniform down to 0.02, then 0.
+        seed: integer in [0, 2^64); all 64 bits count.
+        offset: index of the first sample.
+        latents: unit normals `[n, *shape]` for a start that maps them, instead of its own draw: `Classic` scales them,
+            a mixture carries `80 z` to its noise level, so that a latent keeps its image.
+        batch: samples carried at a time, all when None.
+        cond: keyword arguments of the denoiser; tensors of leading size `n` are split with the batch. `cond["label"]`
+            also goes to a start that is conditional on classes.
+        dtype: of the state, float32 or float64.
+        progress: show a progress bar.
+        return_info: also return a `SampleInfo`.
+        plan: a `Plan`, in place of steps, solver and grid; where it begins at 80, so does the sample.
+
+    Returns:
+        `[n, *shape]` of `dtype`, or that and a `SampleInfo`.
+
+    Raises:
+        ValueError, TypeError: an argument unlike the above, named, before any network call.
+    """
+    start, rows = resolve_rows("sample", start, steps, solver, grid, plan)
+    batch = require_sizes("sample", start, n, batch, latents)
+    require_state("sample", dtype, seed, offset, n)
+    cond = dict(cond or {})
+    descent: Descent | None = None
+    out: Tensor | None = None
+    began, moved = time.perf_counter(), 0
+    with torch.no_grad(), track("sample", -(-n // batch) * len(rows), progress) as advance:
+        for first in range(0, n, batch):
+            count = min(batch, n - first)
+            part = {name: part_of(value, n, first, count) for name, value in cond.items()}
+            z = None if latents is None else latents[first : first + count]
+            x = initial_state(start, count, seed, offset + first, z, part).to(dtype)
+            descent = descent or Descent(denoiser, rows, dtype, x.device)
+            known = initial_history(plan, start, x, part)
+            x, bytes_of_batch = descent.run(x, Origin(seed, offset + first), part, advance, known)
+            out = x.new_empty(n, *x.shape[1:]) if out is None and count < n else out
+            out = x if out is None else _store(out, x, first)
+            moved += bytes_of_batch
+    if out is None:
+        out = start.sample(0).to(dtype)
+    if out.is_cuda:
+        torch.cuda.synchronize(out.device)
+    info = SampleInfo(evaluations(denoiser, rows), time.perf_counter() - began, moved)
+    return (out, info) if return_info else out
+
+
+def integrate(
+    denoiser: Denoiser | Preconditioned, x: Tensor, grid: Tensor, solver: Solver = DPMpp2M(), seed: int = 0,
+    offset: int = 0, cond: Mapping[str, Any] | None = None,
+) -> Tensor:  # fmt: skip
+    """Carries given states `x` `[B, *shape]` from `grid[0]` to `grid[-1]`, which need not be 0.
+
+    The other arguments are those of `sample`; `cond` is passed as it is.
+
+    Raises:
+        ValueError, TypeError: a grid that does not descend, a state that is not float32 or float64.
+    """
+    rows = solver.rows(torch.as_tensor(grid, dtype=torch.float64).tolist())
+    require_state("integrate", x.dtype, seed, offset, x.shape[0])
+    descent = Descent(denoiser, rows, x.dtype, x.device)
+    with torch.no_grad():
+        return descent.run(x, Origin(seed, offset), dict(cond or {}), lambda: None)[0]
+
+
+def _store(out: Tensor, x: Tensor, first: int) -> Tensor:
+    out[first : first + x.shape[0]] = x
+    return out

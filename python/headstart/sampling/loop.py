@@ -1,0 +1,269 @@
+"""Running a table of rows: the network calls, then one affine op, row after row.
+
+What rows ask of one network, or of two under guidance: functions, levels, factors, settled before the first call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from headstart import ops
+from headstart.denoiser import Preconditioned, Preconditioning
+from headstart.guidance import Conditions, Guided
+from headstart.sampling.buffer import BUFFERS
+from headstart.solver import Row
+
+Scale = tuple[float, torch.dtype]
+
+
+class Branch(NamedTuple):
+    """One network's part of a prediction: `skip x + out F(scale x, level)`.
+
+    Fields:
+        network: `F`.
+        level: what it is told of the noise, 0-dim.
+        skip, out: factors, the branch's share of the prediction included.
+        scale: of its input, and the dtype; None: it is given the state itself.
+        guide: whether it has the guide's conditions.
+    """
+
+    network: Callable[..., Tensor]
+    level: Tensor
+    skip: float
+    out: float
+    scale: Scale | None
+    guide: bool = False
+
+    def input(self, x: Tensor) -> Tensor:
+        """What it is given at the state `x`."""
+        if self.scale is None:
+            return x
+        return torch.mul(x, self.scale[0], out=BUFFERS.take(x, self.scale[1]))
+
+    def times(self, share: float, guide: bool) -> Branch:
+        """This branch with a share in the prediction."""
+        return self._replace(skip=share * self.skip, out=share * self.out, guide=guide)
+
+
+def branches_of(
+    denoiser: Any, rows: Sequence[Row], dtype: torch.dtype, device: torch.device
+) -> list[tuple[Branch, ...]]:
+    """The branches that each row calls, none in a row without a call; with levels on the device."""
+    if not isinstance(denoiser, Guided):
+        return branch_of(denoiser, rows, dtype, device)
+    mains = branch_of(denoiser.denoiser, rows, dtype, device)
+    guides = branch_of(denoiser.guide, rows, dtype, device)
+    found = []
+    for row, main, guide in zip(rows, mains, guides, strict=True):
+        shares = zip((*main, *guide), denoiser.shares(row.sigma or 0.0), (False, True), strict=False)
+        found.append(tuple(one.times(share, late) for one, share, late in shares if share))
+    return found
+
+
+def branch_of(denoiser: Any, rows: Sequence[Row], dtype: torch.dtype, device: torch.device) -> list[tuple[Branch, ...]]:
+    """The one branch of a denoiser without guidance, in each row with a call."""
+    found: list[tuple[Branch, ...]] = []
+    if isinstance(denoiser, Preconditioned):
+        none = Preconditioning(0.0, 0.0, 0.0, 0.0)
+        at = [denoiser.preconditioning(row.sigma) if row.sigma else none for row in rows]
+        levels = torch.tensor([factors.c_noise for factors in at], dtype=dtype, device=device).unbind()
+        for row, (c_skip, c_out, c_in, _), level in zip(rows, at, levels, strict=True):
+            one = Branch(denoiser.raw, level, c_skip, c_out, (c_in, denoiser.dtype or dtype))
+            found.append((one,) if row.sigma else ())
+        return found
+    sigmas = [row.sigma or 0.0 for row in rows]
+    levels = torch.tensor(sigmas, dtype=torch.float64, device=device).unbind()
+    for sigma, level in zip(sigmas, levels, strict=True):
+        found.append((Branch(denoiser, level, 0.0, 1.0, None),) if sigma else ())
+    return found
+
+
+def evaluations(denoiser: Any, rows: Sequence[Row]) -> int:
+    """Network evaluations a sample: one for each branch of each row that calls."""
+    sigmas = [row.sigma for row in rows if row.sigma]
+    if not isinstance(denoiser, Guided):
+        return len(sigmas)
+    return sum(share != 0 for sigma in sigmas for share in denoiser.shares(sigma))
+
+
+def conditions_of(denoiser: Any, cond: dict[str, Any], n: int) -> Conditions:
+    """What the branches are told in a batch of `n`."""
+    return denoiser.conditions(cond, n) if isinstance(denoiser, Guided) else Conditions(cond, cond, None)
+
+
+def ask(branches: Sequence[Branch], x: Tensor, scaled: Tensor | None, given: Conditions) -> list[Tensor]:
+    """What each branch makes of the state `x`, from one call where one serves both.
+
+    `scaled`: the input of the first branch, where it is made already; of `2 B` rows for one call.
+    """
+    first = branches[0]
+    if scaled is None:
+        scaled = first.input(x)
+        if len(branches) == 2 and given.joint is not None:
+            scaled = twice(scaled)
+    if len(branches) == 2 and given.joint is not None:
+        raw = first.network(scaled, first.level, **given.joint)
+        require(first, raw, scaled)
+        return [raw[: x.shape[0]], raw[x.shape[0] :]]
+    raws = []
+    for branch in branches:
+        y = scaled if branch.scale == first.scale else branch.input(x)
+        raw = branch.network(y, branch.level, **(given.guide if branch.guide else given.main))
+        require(branch, raw, x)
+        raws.append(raw)
+    return raws
+
+
+def twice(x: Tensor) -> Tensor:
+    """`x` and `x` again, `[2 B, *shape]`."""
+    wide = BUFFERS.take(x, x.dtype, copies=2)
+    wide[: len(x)].copy_(x)
+    wide[len(x) :].copy_(x)
+    return wide
+
+
+def require(branch: Branch, raw: Any, like: Tensor) -> None:
+    """Refuses what is no tensor of the input's shape.
+
+    Raises:
+        ValueError: as said.
+    """
+    if not isinstance(raw, Tensor) or raw.shape != like.shape:
+        got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
+        name = "guide" if branch.guide else "denoiser"
+        raise ValueError(f"sample: the {name} must return a tensor {list(like.shape)}, got {got}")
+
+
+Term = tuple[float, Tensor]
+MOST = 4  # tensors that the affine op takes beside the state
+
+
+class Origin(NamedTuple):
+    """Seed and sample index of a descent's noise; `place`: where both stand on the device instead, see `ops.Noise`."""
+
+    seed: int
+    offset: int
+    place: Tensor | None = None
+
+
+@dataclass
+class Prediction:
+    """A denoised prediction as `skip state + sum_j out_j raw_j`, not computed unless it must be."""
+
+    skip: float
+    state: Tensor
+    parts: list[Term]
+
+    def fold(self) -> int:
+        """Computes it, in one pass; the bytes that moved."""
+        x, a, terms = self.state, self.skip, self.parts
+        if not a and terms[0][1].dtype == x.dtype:
+            (a, x), *terms = terms
+        denoised = ops.affine(x, a, terms, out=BUFFERS.take(self.state, self.state.dtype))
+        self.skip, self.parts = 0.0, [(1.0, denoised)]
+        return 2 * denoised.nbytes + sum(y.nbytes for _, y in terms)
+
+
+class Descent:
+    """A denoiser and its rows, with the noise levels it is told on the device before the first call.
+
+    Nothing in a run waits for the device or copies to it, so a run can be captured into a CUDA graph.
+    """
+
+    def __init__(self, denoiser: Any, rows: list[Row], dtype: torch.dtype, device: torch.device) -> None:
+        self.denoiser, self.rows = denoiser, rows
+        self.noisy = any(row.c for row in rows)
+        self.depth = max(len(row.b) for row in rows)
+        self.branches = [*branches_of(denoiser, rows, dtype, device), ()]  # no call after the last row
+
+    def run(
+        self, x: Tensor, origin: Origin, cond: dict[str, Any], advance: Callable[[], object],
+        known: Sequence[Tensor] = (),
+    ) -> tuple[Tensor, int]:  # fmt: skip
+        """The last state, contiguous, and the bytes the rows moved; `x` is left as it is.
+
+        `known`: denoised predictions made before the first row, newest first.
+        """
+        given = conditions_of(self.denoiser, cond, x.shape[0])
+        history = [Prediction(0.0, x, [(1.0, denoised)]) for denoised in known]
+        x = x.contiguous()
+        point, scaled, moved = x, None, 0  # where the next call is made, and the network's input there
+        for i, row in enumerate(self.rows):
+            if branches := self.branches[i]:
+                raws = ask(branches, point, scaled, given)
+                if i == 0 and not self.noisy:  # noise is drawn in the contiguous order
+                    x = point = follow(point, raws[0])
+                history = [predict(branches, point, raws), *history[: self.depth - 1]]
+            a, terms, folded = unfold(row, x, history)
+            noise = ops.Noise(row.c, origin.seed, i, origin.offset, origin=origin.place) if row.c else None
+            scaled = None  # its buffer serves again
+            point, scaled = self.step(i, x, a, terms, noise, given.joint is not None)
+            moved += 0 if scaled is None else x.numel() * scaled.element_size()
+            moved += folded + 2 * x.nbytes + sum(y.nbytes for _, y in terms)
+            x = point if row.commit else x
+            advance()
+        BUFFERS.trim()
+        return x.contiguous(), moved
+
+    def step(
+        self, i: int, x: Tensor, a: float, terms: list[Term], noise: ops.Noise | None, joint: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Row `i` itself: where the next call is made, and its input where that is not the state, else None.
+
+        `joint`: one call serves both branches, so that its input is there twice.
+        """
+        out, following = BUFFERS.take(x, x.dtype), self.branches[i + 1]
+        if not following or following[0].scale is None:
+            return ops.affine(x, a, terms, noise, out), None
+        n, (scale, dtype), wide = x.shape[0], following[0].scale, joint and len(following) == 2
+        scaled = BUFFERS.take(x, dtype, 2 if wide else 1)
+        ops.affine(x, a, terms, noise, out, out_scaled=(scale, scaled[:n] if wide else scaled))
+        if wide:
+            scaled[n:].copy_(scaled[:n])
+        return out, scaled
+
+
+def predict(branches: Sequence[Branch], x: Tensor, raws: Sequence[Tensor]) -> Prediction:
+    """The prediction at `x`, of what the branches returned."""
+    if len(branches) == 1:
+        return Prediction(branches[0].skip, x, [(branches[0].out, raws[0])])
+    main, guide = branches
+    return Prediction(main.skip + guide.skip, x, [(main.out, raws[0]), (guide.out, raws[1])])
+
+
+def follow(x: Tensor, raw: Tensor) -> Tensor:
+    """`x` in the memory order of `raw`, so that what the network returns is not rearranged at every row."""
+    order = ops.check.layout(raw)
+    return x if order is torch.contiguous_format else x.contiguous(memory_format=order)
+
+
+def unfold(row: Row, x: Tensor, history: Sequence[Prediction]) -> tuple[float, list[Term], int]:
+    """The row as a coefficient of `x` and at most four other tensors, and the bytes that predictions took to compute.
+
+    Predictions enter as their parts. Where those are too many, one is computed, the newest that is enough: the others
+    have fewer rows left to serve.
+    """
+    moved = 0
+    while True:
+        a = row.a
+        terms: list[Term] = []
+        for b, prediction in zip(row.b, history, strict=False):
+            if prediction.skip and prediction.state is x:
+                a += b * prediction.skip
+            elif prediction.skip:
+                terms.append((b * prediction.skip, prediction.state))
+            for out, raw in prediction.parts:
+                terms.append((b * out, raw))
+        if len(terms) <= MOST:
+            return a, terms, moved
+        counts = [
+            len(prediction.parts) + bool(prediction.skip and prediction.state is not x)
+            for _, prediction in zip(row.b, history, strict=False)
+        ]
+        wanted = min(max(counts), 1 + len(terms) - MOST)
+        moved += history[next(i for i, count in enumerate(counts) if count >= wanted)].fold()

@@ -1,0 +1,130 @@
+"""A plan: noise levels and rows fitted on a start's own flow, as a value and as a text file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from headstart.io.output import write
+from headstart.solver.row import Row, calls
+
+FORMAT, VERSION = "headstart-plan", 1
+SIGMA_MAX = 80.0  # of the classic start
+MOST_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table of rows for one number of network calls; made by `headstart.plan`, run by `sample(..., plan=plan)`.
+
+    Where `ghost` is given, the first rows reuse two denoised predictions of the start itself, at the first noise level
+    and at `ghost` above it, which cost no network call (free history).
+
+    Fields:
+        nodes: noise levels `[nfe + 1]`, the last 0.
+        table: a row for each network call.
+        ghost: noise level of the oldest free prediction; None: no free history.
+        expected_error: distance to the fine solution on the start's own flow: root mean square over the coordinates,
+            mean over samples (the few that change mode would rule a root mean square over samples).
+        classic_error: the same for the best DPM-Solver++ 2M from the classic start with as many calls.
+        provenance: how it was made: JSON values.
+    """
+
+    nodes: tuple[float, ...]
+    table: tuple[Row, ...]
+    ghost: float | None
+    expected_error: float
+    classic_error: float
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    order = 1  # fitted at one set of levels: no order in the step size is claimed
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", tuple(float(level) for level in self.nodes))
+        object.__setattr__(self, "table", tuple(Row(*row) for row in self.table))
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+        descending = all(t > s >= 0 for t, s in zip(self.nodes, self.nodes[1:], strict=False))
+        if len(self.nodes) < 2 or not descending or self.nodes[-1] != 0 or not math.isfinite(self.nodes[0]):
+            raise ValueError(f"Plan: nodes must descend strictly to 0, got {list(self.nodes)}")
+        if len(self.table) != len(self.nodes) - 1 or any(not sound(row) for row in self.table):
+            raise ValueError("Plan: the table must have a row of finite numbers for each node above 0")
+        free = 0 if self.ghost is None else 2
+        for i, row in enumerate(self.table):
+            if row.sigma != self.nodes[i] or not 1 <= len(row.b) <= min(i + 1 + free, 4) or not row.commit or row.c:
+                raise ValueError(f"Plan: row {i} must be a deterministic step from {self.nodes[i]}, got {row}")
+        if self.ghost is not None and not self.nodes[0] < self.ghost < math.inf:
+            raise ValueError(f"Plan: ghost must be above the first node {self.nodes[0]}, got {self.ghost}")
+
+    @property
+    def sigma(self) -> float:
+        """Noise level where it starts."""
+        return self.nodes[0]
+
+    @property
+    def nfe(self) -> int:
+        """Network calls a sample."""
+        return calls(self.table)
+
+    @property
+    def mode(self) -> str:
+        """`from 80` (or another level), or `from sigma_T with free history`."""
+        return f"from {self.sigma:g}" + (" with free history" if self.ghost is not None else "")
+
+    def rows(self, grid: Sequence[float]) -> list[Row]:
+        """The rows, as of any solver; `grid` must be the plan's own nodes.
+
+        Raises:
+            ValueError: another grid, or a plan with free history, which only `sample(plan=...)` can give it.
+        """
+        if self.ghost is not None:
+            raise ValueError("Plan: rows with free history are run by sample(..., plan=plan), which makes that history")
+        if len(grid) != len(self.nodes) or any(abs(a - b) > 1e-6 * b for a, b in zip(grid, self.nodes, strict=True)):
+            raise ValueError(f"Plan: grid must be the plan's nodes {list(self.nodes)}, got {list(grid)}")
+        return list(self.table)
+
+    def save(self, path: str | Path) -> None:
+        """Write a JSON text file, whole or not at all; `headstart.load_plan` reads it."""
+        body = {"nodes": self.nodes, "rows": [row._asdict() for row in self.table], "ghost": self.ghost}
+        errors = {"expected_error": self.expected_error, "classic_error": self.classic_error}
+        text = {"format": FORMAT, "version": VERSION, **body, **errors, "provenance": dict(self.provenance)}
+        write(Path(path), lambda temporary: temporary.write_text(json.dumps(text, indent=1) + "\n"))
+
+
+def sound(row: Row) -> bool:
+    """Whether every coefficient is a finite number."""
+    return all(isinstance(v, (int, float)) and math.isfinite(v) for v in (row.sigma, row.a, row.c, *row.b))
+
+
+def load_plan(path: str | Path) -> Plan:
+    """The plan saved at `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, foreign, or of a later version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"load_plan: there is no file {path}")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"load_plan: {path} is not a plan: {path.stat().st_size} bytes")
+    try:
+        text = json.loads(path.read_bytes().decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"load_plan: {path} is truncated or no JSON text ({error})") from error
+    if not isinstance(text, dict) or text.get("format") != FORMAT or not isinstance(text.get("version"), int):
+        raise ValueError(f"load_plan: {path} is not a plan that headstart saved")
+    if text["version"] > VERSION:
+        raise ValueError(
+            f"load_plan: {path} has version {text['version']}, this headstart reads up to {VERSION}: upgrade headstart"
+        )
+    try:
+        rows = tuple(Row(**{**row, "b": tuple(row["b"])}) for row in text["rows"])
+        errors = float(text["expected_error"]), float(text["classic_error"])
+        return Plan(tuple(text["nodes"]), rows, text["ghost"], *errors, dict(text["provenance"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"load_plan: {path} is damaged: {error}") from error

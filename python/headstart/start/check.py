@@ -1,0 +1,106 @@
+"""Checks that every family shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from headstart.ops import Components
+from headstart.ops.check import STATE, describe
+
+CHECK_ROWS = 4096
+MOST_CLASSES = 2**20  # a table of weights has a row for each number up to the largest label
+
+
+def check_data(name: str, data: object) -> Tensor:
+    """Training data `[N, *shape]` as contiguous float32 or float64, finite and of at least one value."""
+    if not isinstance(data, Tensor) or not data.is_floating_point() or data.ndim < 2:
+        scale = isinstance(data, Tensor) and data.dtype == torch.uint8
+        hint = "; scale bytes to floats first: data.float() / 127.5 - 1" if scale else ""
+        raise ValueError(f"{name}: data must be floating [N, *shape], got {describe(data)}{hint}")
+    if data.numel() == 0:
+        raise ValueError(f"{name}: data must not be empty, got {describe(data)}")
+    data = data.detach()
+    data = (data if data.dtype in (torch.float32, torch.float64) else data.float()).contiguous()
+    bad = sum(int((~rows.isfinite()).sum()) for rows in data.split(CHECK_ROWS))
+    if bad:
+        raise ValueError(f"{name}: data must be finite, got {bad} values that are NaN or infinite in {describe(data)}")
+    return data
+
+
+def check_labels(name: str, labels: object, n: int) -> Tensor:
+    """Classes `[N]` as int64."""
+    if not isinstance(labels, Tensor) or labels.shape != (n,) or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"{name}: labels must be integers [{n}], got {describe(labels)}")
+    labels = labels.long()
+    if n and int(labels.min()) < 0:
+        raise ValueError(f"{name}: labels must be at least 0, got {int(labels.min())}")
+    if n and int(labels.max()) >= MOST_CLASSES:
+        raise ValueError(f"{name}: labels must be below 2^20 = {MOST_CLASSES}, got {int(labels.max())}; number them")
+    return labels
+
+
+def check_points(name: str, x: object, shape: tuple[int, ...]) -> Tensor:
+    """Points `[B, *shape]` as `[B, D]`."""
+    if not isinstance(x, Tensor) or not x.is_floating_point() or tuple(x.shape[1:]) != shape or x.ndim == 0:
+        wanted = ", ".join(["B", *map(str, shape)])
+        raise ValueError(f"{name}: x must be floating [{wanted}], got {describe(x)}")
+    return x.reshape(len(x), math.prod(shape))
+
+
+def check_sigma(name: str, sigma: float | Tensor, positive: bool = False) -> float:
+    """A noise level as a float, finite and at least (or above) 0."""
+    value = float(sigma)
+    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        raise ValueError(f"{name}: sigma must be finite and {'above' if positive else 'at least'} 0, got {value}")
+    return value
+
+
+def check_mixture(
+    family: str, components: Components, weight: Tensor, shape: tuple[int, ...], class_weight: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Consistent shapes and sound weights of a mixture; weights come back in float64, scaled to sum to 1."""
+    mean, variance, axes, spread = components
+    if not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(f"{family}: shape must be of integers above 0, got {shape}")
+    for name, tensor in components._asdict().items():
+        if tensor is not None and (tensor.dtype not in STATE or tensor.dtype != mean.dtype):
+            wanted = "float32 or float64, like mean"
+            raise ValueError(f"{family}: {name} must be {wanted}, got {describe(tensor)}")
+    k, d = len(weight), math.prod(shape)
+    check_shape(family, "mean", mean, [(k, d)])
+    if axes is None and spread is None:
+        check_shape(family, "variance", variance, [(k, 1), (k, d)])
+    else:
+        rank = axes.shape[1] if axes is not None and axes.ndim == 3 else 0
+        check_shape(family, "variance", variance, [(k, 1)])
+        check_shape(family, "axes", axes, [(k, rank, d)])
+        check_shape(family, "spread", spread, [(k, rank)])
+    if bool((variance < 0).any()) or (spread is not None and bool((spread < 0).any())):
+        raise ValueError(f"{family}: variance and spread must be at least 0")
+    weight = check_weight(family, "weight", weight, (k,))
+    if class_weight is not None:
+        class_weight = check_weight(family, "class_weight", class_weight, (len(class_weight), k))
+    return weight, class_weight
+
+
+def check_shape(family: str, name: str, tensor: Tensor | None, allowed: Sequence[tuple[int, ...]]) -> None:
+    """A finite tensor of one of the shapes."""
+    if tensor is None or tuple(tensor.shape) not in allowed or not bool(tensor.isfinite().all()):
+        expected = " or ".join(str(list(size)) for size in allowed)
+        raise ValueError(f"{family}: {name} must be finite {expected}, got {describe(tensor)}")
+
+
+def check_weight(family: str, name: str, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Weights as float64, rows scaled to sum to 1 (as they are if they do; rows of zeros stay)."""
+    weight = weight.double()
+    sound = tuple(weight.shape) == shape and bool(weight.isfinite().all()) and bool((weight >= 0).all())
+    if not sound or not bool(weight.sum() > 0):
+        wanted = f"{list(shape)}, finite, at least 0 and not all 0"
+        raise ValueError(f"{family}: {name} must be {wanted}, got {describe(weight)}")
+    total = weight.sum(-1, keepdim=True)
+    settled = ((total - 1).abs() < 1e-12) | (total == 0)  # dividing again would change the last bits
+    return torch.where(settled, weight, weight / total)

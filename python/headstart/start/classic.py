@@ -1,0 +1,56 @@
+"""The classic start: nothing is learned."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headstart import ops
+from headstart.start.check import check_points, check_sigma
+
+
+@dataclass(frozen=True)
+class Classic:
+    """`x = sigma_max z`, `z ~ N(0, I)`; with a short horizon as `sigma_max`, the uninformed start.
+
+    Args:
+        shape: Shape of one sample.
+        sigma_max: Noise level, in units of the data.
+        dtype: Of the samples, float32 or float64.
+        device: Where samples are made.
+
+    Raises:
+        ValueError: `sigma_max` is not above 0.
+    """
+
+    shape: tuple[int, ...]
+    sigma_max: float = 80.0
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        object.__setattr__(self, "sigma_max", check_sigma("Classic", self.sigma_max, positive=True))
+
+    @property
+    def sigma(self) -> float:
+        return self.sigma_max
+
+    def sample(self, n: int, seed: int = 0, offset: int = 0) -> Tensor:
+        """Samples `offset .. offset + n - 1` of `seed`, `[n, *shape]`: the same bits in any split into batches."""
+        shape = (n, *self.shape)
+        z = ops.normal(shape, seed, 0, offset, stream=ops.Stream.START, dtype=self.dtype, device=self.device)
+        return self.from_latents(z)
+
+    def from_latents(self, z: Tensor, labels: int | Tensor | None = None) -> Tensor:
+        """`sigma_max z` for unit normals `[n, *shape]`, whatever the classes."""
+        return self.sigma_max * z
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of `x` `[n, *shape]`, as `[n]` float64."""
+        z = check_points("log_prob", x, self.shape).double() / self.sigma_max
+        constant = z.shape[1] * (math.log(self.sigma_max) + 0.5 * math.log(2 * math.pi))
+        return -0.5 * z.square().sum(1) - constant

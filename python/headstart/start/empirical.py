@@ -1,0 +1,102 @@
+"""The empirical start: near-ideal as a law, and it memorizes; a reference, never the product.
+
+How much a law memorizes, `headstart.metrics.memorization` says: of this one at sigma = 0, every sample is a copy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headstart import ops
+from headstart.start.check import check_data, check_labels, check_points, check_sigma
+
+CHUNK = 1024
+
+
+class Empirical:
+    """The training points themselves: `p_sigma(x) = (1 / N) sum_i N(x; x_i, sigma^2 I)`.
+
+    Args:
+        data: Points `[N, *shape]`, floating.
+        labels: Classes `[N]` of integers from 0, or None.
+
+    Raises:
+        ValueError: Data or labels are not as above.
+    """
+
+    def __init__(self, data: Tensor, labels: Tensor | None = None) -> None:
+        self.data = check_data("Empirical", data)
+        labels = None if labels is None else check_labels("Empirical", labels, len(self.data)).to(self.data.device)
+        self.order = None if labels is None else labels.argsort(stable=True)  # the points of a class, side by side
+        self.count = None if labels is None else labels.bincount()
+
+    @property
+    def conditional(self) -> bool:
+        return self.order is not None
+
+    def at(self, sigma: float | Tensor) -> EmpiricalStart:
+        """The law of a random training point plus `sigma n`."""
+        return EmpiricalStart(self, check_sigma("at", sigma))
+
+
+@dataclass(frozen=True)
+class EmpiricalStart:
+    """A random training point plus `sigma n`.
+
+    Args:
+        empirical: The training points.
+        sigma: Noise level, in units of the data.
+    """
+
+    empirical: Empirical
+    sigma: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.empirical.data.shape[1:])
+
+    @property
+    def conditional(self) -> bool:
+        return self.empirical.conditional
+
+    def sample(self, n: int, seed: int = 0, offset: int = 0, labels: int | Tensor | None = None) -> Tensor:
+        """Samples `offset .. offset + n - 1` of `seed`, `[n, *shape]`: the same bits in any split into batches.
+
+        Args:
+            n: Samples wanted.
+            seed: Seed of the noise.
+            offset: Index of the first sample.
+            labels: Classes `[n]`, or one for all, or None.
+        """
+        data = self.empirical.data
+        u = ops.uniform(n, seed, 0, offset, stream=ops.Stream.COMPONENT, device=data.device)
+        return ops.noise(data[self.pick(u, labels)], self.sigma, seed, 0, offset, stream=ops.Stream.START)
+
+    def pick(self, u: Tensor, labels: int | Tensor | None) -> Tensor:
+        """Indices of training points from uniforms in (0, 1]."""
+        order, count = self.empirical.order, self.empirical.count
+        if labels is None:
+            return (u * len(self.empirical.data)).ceil().long() - 1
+        if order is None or count is None:
+            raise ValueError("sample: labels were given, but Empirical was made without labels")
+        labels = torch.as_tensor(labels, device=u.device).expand(len(u)).long()
+        known = (labels >= 0) & (labels < len(count)) & (count[labels.clamp(0, len(count) - 1)] > 0)
+        if not bool(known.all()):
+            raise ValueError(f"sample: the data has no point of class {int(labels[~known][0])}")
+        first = count.cumsum(0) - count
+        return order[first[labels] + (u * count[labels]).ceil().long() - 1]
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats of `x` `[n, *shape]`, as `[n]` float64, over all points; `sigma` must be above 0."""
+        sigma = check_sigma("log_prob", self.sigma, positive=True)
+        data = self.empirical.data.flatten(1)
+        points = check_points("log_prob", x, self.shape).to(data)
+        total = points.new_full((len(points),), -math.inf, dtype=torch.float64)
+        for some in data.split(CHUNK):
+            distance = torch.cdist(points, some, compute_mode="donot_use_mm_for_euclid_dist").double()
+            total = torch.logaddexp(total, (-0.5 * (distance / sigma).square()).logsumexp(dim=1))
+        return total - math.log(len(data)) - data.shape[1] * (math.log(sigma) + 0.5 * math.log(2 * math.pi))

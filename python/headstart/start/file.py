@@ -1,0 +1,66 @@
+"""An initializer as one safetensors file: tensors and a JSON header. Reading it runs no code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from headstart.io import output
+
+FORMAT, VERSION = "headstart", 1
+
+
+def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write tensors and a header; the file appears whole or not at all.
+
+    Args:
+        path: File to write or replace; its folder is made where missing.
+        header: JSON values; format and version are added.
+        tensors: Named tensors.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    text = json.dumps({"format": FORMAT, "version": VERSION, **header})
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    try:
+        output.write(Path(path), lambda temporary: save_file(tensors, temporary, {FORMAT: text}))
+    except SafetensorError as error:  # the library keeps the system's error as text
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise OSError(f"save: cannot write {path}: {error}") from error
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors (on the CPU) of a file that `write` made.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, foreign, or of a later version.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"load: there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"load: {path} is truncated or no safetensors file ({error})") from error
+    try:
+        header = json.loads(metadata[FORMAT])
+        version = int(header["version"])
+        if header["format"] != FORMAT or version < 1:
+            raise ValueError(f"format {header['format']!r}, version {version}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"load: {path} is a safetensors file, but not one that headstart saved") from error
+    if version > VERSION:
+        raise ValueError(f"load: {path} has version {version}, this headstart reads up to {VERSION}: upgrade headstart")
+    return header, tensors

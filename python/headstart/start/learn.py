@@ -1,0 +1,61 @@
+"""From data to a fitted mixture: checks, the choice of its size where asked for, EM."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from headstart.fitting import Fit, Recipe
+from headstart.fitting.by_class import fit_by_class
+from headstart.fitting.selection import choose
+from headstart.io.progress import track
+from headstart.start.check import check_data, check_labels
+
+if TYPE_CHECKING:
+    from headstart.start.family import Mixture
+
+Family = TypeVar("Family", bound="Mixture")
+
+
+def learn(
+    family: type[Family],
+    data: Tensor,
+    recipe: Recipe,
+    device: torch.device | str | None,
+    progress: bool,
+    labels: Tensor | None,
+    by_class: bool = False,
+) -> Family:
+    """A mixture of a family fitted to data `[N, *shape]`, as `GaussianMixture.fit` says.
+
+    Raises:
+        ValueError: As said there.
+    """
+    data = check_data("fit", data)
+    data = data.to(device) if device is not None else data
+    labels = None if labels is None else check_labels("fit", labels, len(data)).to(data.device)
+    if by_class and (labels is None or recipe.components == "auto"):
+        wanted = "labels" if labels is None else "a number of components"
+        raise ValueError(f"fit: by_class needs {wanted}, got {'none' if labels is None else 'auto'}")
+    recipe.check(len(data))
+    shape, points = tuple(data.shape[1:]), data.flatten(1)
+
+    def score(fit: Fit, x: Tensor, sigma: float) -> Tensor:
+        return family.of(fit, (x.shape[1],)).log_prob(x, sigma)
+
+    recipe, candidates = choose(score, points, recipe, progress) if recipe.components == "auto" else (recipe, ())
+    runs = len(labels.unique()) if by_class and labels is not None else 1
+    total = runs * (recipe.max_iter + 2)  # two stages, each with one E step more than M steps
+    with track("fit", total, progress) as advance:
+
+        def tick(log_likelihood: float) -> None:
+            advance(f"fit: {log_likelihood / points.shape[1]:.4f} nats per dimension")
+
+        if by_class and labels is not None:
+            fit = fit_by_class(points, labels, recipe, tick)
+        else:
+            fit = recipe.fit(points, labels, tick)
+    return family.of(fit._replace(report=replace(fit.report, candidates=candidates)), shape)

@@ -1,0 +1,36 @@
+"""Saved starts of every family, read by the name that the file gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from headstart.start.family import Mixture
+from headstart.start.file import read
+from headstart.start.flow import Flow
+from headstart.start.mixture import GaussianMixture
+from headstart.start.student import StudentTMixture
+from headstart.start.tarflow import TarFlow
+
+FAMILIES: dict[Any, type[Mixture | Flow | TarFlow]] = {
+    family.__name__: family for family in (GaussianMixture, StudentTMixture, Flow, TarFlow)
+}
+
+
+def load(path: str | Path) -> Mixture | Flow | TarFlow:
+    """The initializer saved at `path`, on the CPU.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, foreign, of a later version, of an unknown family, or its tensors are
+            missing or disagree in shape.
+        ImportError: A `Flow`, and zuko is missing.
+    """
+    header, tensors = read(path)
+    family = header.get("family")
+    if family not in FAMILIES:
+        raise ValueError(f"load: {path} holds the family {family!r}, known are {sorted(FAMILIES)}")
+    try:
+        return FAMILIES[family].from_file(header, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"load: {path} is damaged: {error}") from error

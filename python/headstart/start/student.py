@@ -1,0 +1,154 @@
+"""Student-t mixtures: heavy tails that noise does not take away."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from headstart import ops
+from headstart.fitting import Fit, FitReport
+from headstart.fitting.covariance import Covariance
+from headstart.fitting.student import StudentT
+from headstart.ops.check import describe
+from headstart.start.check import check_data, check_points
+from headstart.start.default import size
+from headstart.start.family import Mixture
+from headstart.start.learn import Recipe, learn
+from headstart.start.scale_mixture import LEAST_DF, MOST_DF, Shape, evaluate, radius, radius_table, shape_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+NUMBERS = 2**22  # in the largest temporary
+
+
+class StudentTMixture(Mixture):
+    """`p(x) = sum_k w_k t(x; mu_k, S_k, df_k)`; with noise, each component is `t(mu_k, S_k, df_k) * N(0, sigma^2 I)`.
+
+    A t component is `mu_k + e / sqrt(w)`, `e ~ N(0, S_k)`, `w ~ Gamma(df_k / 2, rate df_k / 2)`: samples are exact at
+    every sigma, densities and denoiser integrate over `w` by quadrature, in float64. The relative error of the density
+    is below 1e-8 up to 40 standard deviations from a mean, and as far as one sample in 1e9 falls.
+
+    Args:
+        components: Means and scale matrices of K components in D dimensions; `variance` and `spread` are those of
+            `S_k`, and the covariance is `S_k df_k / (df_k - 2)`.
+        weight: `w` `[K]`, at least 0; it is scaled to sum to 1.
+        shape: Shape of one sample, of D values.
+        class_weight: `p(k | class)` `[C, K]`, or None. A row of zeros is a class without data.
+        report: How it was fitted, or None.
+        df: Degrees of freedom `[K]`, from 0.5 to 2000.
+
+    Attributes:
+        conditional: Whether it has class weights.
+
+    Raises:
+        ValueError: Shapes disagree, weights are negative or not finite, or degrees of freedom are out of range.
+
+    Reference: "Robust mixture modelling using the t distribution" (Peel, McLachlan, 2000,
+    https://doi.org/10.1023/A:1008981510081).
+    """
+
+    OWN = ("df",)
+
+    def __init__(
+        self,
+        components: ops.Components,
+        weight: Tensor,
+        shape: tuple[int, ...],
+        class_weight: Tensor | None = None,
+        report: FitReport | None = None,
+        *,
+        df: Tensor,
+    ) -> None:
+        super().__init__(components, weight, shape, class_weight, report)
+        self.df = df.double()
+        sound = (self.df >= LEAST_DF) & (self.df <= MOST_DF)
+        if self.df.shape != self.weight.shape or not bool(sound.all()):
+            wanted = f"[{len(self.weight)}] from {LEAST_DF} to {MOST_DF:g}"
+            raise ValueError(f"StudentTMixture: df must be {wanted}, got {describe(df)}: {df.flatten().tolist()[:8]}")
+
+    @classmethod
+    def fit(
+        cls,
+        data: Tensor,
+        components: int | Literal["auto"] | None = None,
+        covariance: Covariance | None = None,
+        seed: int = 0,
+        max_iter: int = 200,
+        tol: float = 1e-5,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+        labels: Tensor | None = None,
+        df: tuple[float, float] = (1.0, 1000.0),
+        by_class: bool = False,
+    ) -> Self:
+        """Fit to clean data by EM from k-means++ seeds, as `GaussianMixture.fit`, with the degrees of freedom.
+
+        Fit on clean data only: noised data are no t mixture.
+
+        Args:
+            data, seed, max_iter, tol, device, progress, labels, by_class: As in `GaussianMixture.fit`.
+            components, covariance: As in `headstart.fit`; the covariance family is that of the scale matrices.
+            df: Range of the degrees of freedom of a component, within 0.5 to 2000; equal ends give them.
+
+        Raises:
+            ValueError: As `GaussianMixture.fit`, or a range that is none.
+        """
+        least, most = map(float, df)
+        if not LEAST_DF <= least <= most <= MOST_DF:
+            raise ValueError(f"fit: df must be a range within {LEAST_DF} to {MOST_DF:g}, got {df}")
+        components, covariance = size(check_data("fit", data), components, covariance, labels if by_class else None)
+        recipe = Recipe(components, covariance, seed, max_iter, tol, StudentT(least, most))
+        return learn(cls, data, recipe, device, progress, labels, by_class)
+
+    @classmethod
+    def of(cls, fit: Fit, shape: tuple[int, ...]) -> Self:
+        assert fit.df is not None
+        return cls(fit.components, fit.weight, shape, fit.class_weight, fit.report, df=fit.df)
+
+    @cached_property
+    def table(self) -> Tensor:
+        """What turns a uniform into `1 / sqrt(w)`."""
+        return radius_table(self.df).to(self.components.mean.device)
+
+    def draw(self, component: Tensor, sigma: float, seed: int, offset: int) -> Tensor:
+        mean = self.components.mean
+        u = ops.uniform(len(component), seed, 0, offset, stream=ops.Stream.SCALE, device=mean.device)
+        scale = radius(self.table, component, u).to(mean.dtype)
+        centred = self.components._replace(mean=torch.zeros_like(mean))
+        x = ops.mixture_sample(component, centred, 0.0, seed, 0, offset).mul_(scale[:, None]).add_(mean[component])
+        return ops.noise(x, sigma, seed, 0, offset, out=x, stream=ops.Stream.START)
+
+    def posterior(
+        self, name: str, x: Tensor, sigma: float, labels: int | Tensor | None, denoise: bool
+    ) -> ops.Posterior:
+        flat = check_points(name, x, self.shape)
+        dtype = flat.dtype if flat.dtype in (torch.float32, torch.float64) else self.components.mean.dtype
+        if sigma == 0 and not bool(torch.stack([shape.value.min() for shape in self.shapes]).min() > 0):
+            raise ValueError(f"{name}: sigma must be positive where a scale matrix is singular, got 0")
+        log_weight = self.rows(name, labels, len(x)).log().to(flat.device).expand(len(x), -1)
+        rows = max(1, NUMBERS // (flat.shape[1] * (len(self.weight) + 2) + 512))
+        parts = [
+            self.chunk(part.double(), weights, sigma, denoise)
+            for part, weights in zip(flat.split(rows), log_weight.split(rows), strict=True)
+        ]
+        log_prob, denoised = (torch.cat(column).to(dtype) for column in zip(*parts, strict=True))
+        return ops.Posterior(log_prob, None, denoised if denoise else None)
+
+    @cached_property
+    def shapes(self) -> list[Shape]:
+        """Each component in its eigenbasis."""
+        return [shape_of(self.widened, k) for k in range(len(self.weight))]
+
+    def chunk(self, x: Tensor, log_weight: Tensor, sigma: float, denoise: bool) -> tuple[Tensor, Tensor]:
+        """Log-density `[b]` and posterior mean `[b, D]` (empty if not asked for)."""
+        densities, means = [], []
+        for shape, df in zip(self.shapes, self.df.tolist(), strict=True):
+            density, mean = evaluate(shape.to(x.device), df, x, sigma, denoise)
+            densities.append(density)
+            means.append(x[:, :0] if mean is None else mean)
+        joint = torch.stack(densities, dim=1) + log_weight
+        return joint.logsumexp(1), torch.einsum("bk,bkd->bd", joint.softmax(1), torch.stack(means, dim=1))

@@ -1,0 +1,134 @@
+"""TarFlow: an autoregressive transformer flow over patches, a start at one sigma."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.fitting import Dynamic, FlowReport, Noising, Training
+from headstart.start.check import check_data
+from headstart.start.noised_flow import NoisedFlow
+from headstart.start.standard import Frame, restore, standardize, train
+from headstart.start.tarflow_block import Architecture, check_architecture
+from headstart.start.tarflow_network import TarFlowNetwork, make_tarflow_network
+
+DROP, DECAY = 0.1, 1e-4  # share of labels dropped for guidance; weight decay
+
+
+class TarFlow(NoisedFlow):
+    """A transformer flow of noised images: blocks `z_t = (x_t - mu(x_<t)) exp(-alpha(x_<t))` over patches.
+
+    `log p(x) = log N(z; 0, I) - sum alpha - D log scale`. A density costs one pass of the network; a sample costs a
+    step of one token for each patch and block. Given the patches before it, no block mixes the values of one patch:
+    small patches model more, and cost more. Sampling runs in float32 and no guidance enters `log_prob`.
+
+    Reference: "Normalizing Flows are Capable Generative Models" (Zhai et al., 2024, https://arxiv.org/abs/2412.06329);
+    the code is our own, and differs in that a learned start token conditions the first patch, which the paper leaves
+    as it is, and in that data are centred and divided by their noised standard deviation, or by `scale`.
+    """
+
+    network: TarFlowNetwork
+
+    def __init__(
+        self, network: TarFlowNetwork, frame: Frame, report: FlowReport | None = None, guidance: float = 0.0
+    ) -> None:
+        super().__init__(network, frame, report)
+        self.guidance = guidance
+
+    @classmethod
+    def fit(
+        cls,
+        data: Tensor,
+        sigma: float,
+        patch: int = 2,
+        channels: int = 128,
+        blocks: int = 4,
+        layers: int = 2,
+        noise: Noising = Dynamic(),
+        epochs: int = 700,
+        batch: int = 128,
+        learning_rate: float = 3e-4,
+        heldout: float = 0.1,
+        patience: int | None = 50,
+        average: float = 0.0,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+        checkpoint: str | Path | None = None,
+        labels: Tensor | None = None,
+        scale: float | None = None,
+    ) -> TarFlow:
+        """Fit by maximum likelihood to images noised at `sigma`, with AdamW, in bfloat16 on CUDA.
+
+        The weights best on held-out points are kept. The same data and seed give the same flow on one machine, resumed
+        or not (on the CPU).
+
+        Args:
+            data: Clean images `[N, C, H, W]`, floating.
+            sigma: Noise level, above 0, in units of the data.
+            patch: Side of a patch; it divides H and W.
+            channels: Width of the transformer, up to 64 or a multiple of it.
+            blocks: Autoregressive maps, each over the patches in the order opposite to the one before.
+            layers: Transformer layers in a block.
+            noise: `Fixed()`: one noised copy of the data; `Dynamic()`: fresh noise at each epoch.
+            epochs: Most passes over the data.
+            batch: Images in a step.
+            learning_rate: Of AdamW.
+            heldout: Share of the images held out.
+            patience: Epochs without a better held-out likelihood after which training stops; None: never.
+            average: Decay of the running average of the weights a step, such as 0.999; 0: none.
+            seed: Seed of split, weights, order, noise and dropped labels.
+            device: Where to train; None: where the data is.
+            progress: Show a progress bar.
+            checkpoint: File that the run is kept in and resumed from; None: none. Only a run of the same data and
+                settings goes on from it; `epochs` and `patience` may differ.
+            labels: Classes `[N]` of integers from 0, a tenth of them dropped while training, for `guided`; or None.
+            scale: What data are divided by, above 0; None: their noised standard deviation.
+
+        Raises:
+            ValueError: An argument is not as above, the checkpoint is another run's, or the likelihood diverges.
+        """
+        data = check_data("fit", data)
+        sizes = (patch, channels, blocks, layers)
+        check_architecture(Architecture(tuple(data.shape[1:]), *sizes, 0))  # type: ignore[arg-type]
+        points, frame = standardize(data, sigma, labels, device, scale)
+        classes = 0 if frame.class_weight is None else len(frame.class_weight)
+        size = Architecture(frame.shape, *sizes, classes)  # type: ignore[arg-type]
+        dropped = 0.0 if labels is None else DROP
+        training = Training(
+            noise, epochs, batch, learning_rate, heldout, patience, seed, checkpoint, DECAY, average, dropped, True
+        )
+        network = make_tarflow_network(size, seed)
+        report = train(network, points, frame, training, repr(size), progress)
+        return cls(network, frame, report)
+
+    def guided(self, guidance: float) -> TarFlow:
+        """This flow with class guidance `w` at sampling: `mu_c + w (mu_c - mu_0)`, and so for `alpha`; 0 is none.
+
+        The weights are shared. 0.5 to 2 are usual; `sample` then follows no density that `log_prob` could give.
+
+        Raises:
+            ValueError: The flow has no classes, or `guidance` is negative or not finite.
+        """
+        if not self.conditional:
+            raise ValueError("guided: this TarFlow was fitted without labels")
+        if not math.isfinite(guidance) or guidance < 0:
+            raise ValueError(f"guided: guidance must be finite and at least 0, got {guidance}")
+        return TarFlow(self.network, self.frame, self.report, float(guidance))
+
+    def invert(self, z: Tensor, label: Tensor | None) -> Tensor:
+        return self.network.inverse(z, label, self.guidance)
+
+    @classmethod
+    def from_file(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> TarFlow:
+        """The flow from a file's header and tensors."""
+        config = header["network"]
+
+        def build(shape: tuple[int, ...], classes: int) -> TarFlowNetwork:
+            return make_tarflow_network(Architecture(shape, classes=classes, **config), seed=0)  # type: ignore[arg-type]
+
+        return cls(*restore(header, tensors, build))
