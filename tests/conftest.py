@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from headstart import ops
+from headstart import _core, ops
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
@@ -15,6 +15,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
     for item in items:
         if "cuda" in item.keywords:
             item.add_marker(reason)
+
+
+def reason_without_cuda() -> str | None:
+    """Why tests on a GPU cannot run here, or None."""
+    if not torch.cuda.is_available():
+        return "needs a GPU that torch sees"
+    return None if _core.build_info()["cuda"] else "headstart was built without CUDA"
 
 
 def random_components(kind: str, k: int, d: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> ops.Components:

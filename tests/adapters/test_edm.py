@@ -89,7 +89,7 @@ def test_factors_fold_into_rows(network: edm.Network) -> None:
 LEVELS = precondition.IDDPM(edm_pickle.levels().tolist())
 
 
-@pytest.mark.parametrize("factors", [precondition.EDM(), precondition.VE(), precondition.VP(), LEVELS])
+@pytest.mark.parametrize("factors", [precondition.EDMPretrained(), precondition.VE(), precondition.VP(), LEVELS])
 def test_perfect_network_of_one_point_denoises_to_it(factors: precondition.Precondition) -> None:
     """At `x = p + sigma z` the target of `F` is `(p - c_skip x) / c_out`: z where c_skip is 1, with a sign."""
     for sigma in (0.03, 0.9, 40.0):

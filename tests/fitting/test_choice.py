@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bench.laws import heavy_tails, modes
 from headstart import ops
+from headstart.fitting.selection import POINTS_PER_COMPONENT
 from headstart.start import (
     Diagonal,
     Full,
@@ -16,7 +17,6 @@ from headstart.start import (
     Isotropic,
     LowRank,
     StudentTMixture,
-    choice,
     fit,
     load,
 )
@@ -119,7 +119,7 @@ def test_auto_of_heavy_tails_does_not_spend_components_on_them() -> None:
 def test_auto_holds_out_what_it_scores_on() -> None:
     """With points of its own to be scored on, one component a point would win; held out, it cannot."""
     made = GaussianMixture.fit(modes(2).sample(150).float(), "auto", Full())
-    assert all(one.components <= 150 // choice.POINTS_PER_COMPONENT for one in made.report.candidates)
+    assert all(one.components <= 150 // POINTS_PER_COMPONENT for one in made.report.candidates)
     assert GaussianMixture.fit(torch.randn(20, 2), "auto", Isotropic()).report.components == 1
     with pytest.raises(ValueError, match='fit: data must have at least 20 points for "auto" components, got 19'):
         GaussianMixture.fit(torch.randn(19, 2), "auto", Isotropic())

@@ -16,7 +16,7 @@ from headstart.fitting import FitReport, fit_mixture
 from headstart.fitting import em as em_module
 from headstart.fitting import law as expectation
 from headstart.fitting.kmeans import lloyd, seed_centres
-from headstart.fitting.law import Mixture, expect, wide
+from headstart.fitting.law import MixtureState, expect, wide
 from headstart.ops import Components
 from headstart.start import Diagonal, Full, GaussianMixture, Isotropic, LowRank, fit
 
@@ -83,7 +83,7 @@ def test_float32_follows_float64_where_the_spread_is_huge():
     assert single.log_prob(data).dtype == torch.float32
     torch.testing.assert_close(single.log_prob(data).double(), double.log_prob(data.double()), rtol=0, atol=1)
     candidates = torch.nn.functional.one_hot(which, 3).bool() | True
-    state = Mixture(single.components, single.weight)
+    state = MixtureState(single.components, single.weight)
     exact = float(double.log_prob(data.double()).mean())
     assert expect(data, torch.arange(600), state, candidates)[0] == pytest.approx(exact, abs=1)
 
@@ -92,7 +92,7 @@ def test_responsibilities_sum_to_one_in_many_dimensions():
     generator = torch.Generator().manual_seed(0)
     data, k = torch.randn(64, 20_000, generator=generator), 3
     mean = 1e-3 * torch.randn(k, 20_000, generator=generator)
-    state = Mixture(Components(mean, torch.ones(k, 1)), torch.full((k,), 1 / k, dtype=torch.float64))
+    state = MixtureState(Components(mean, torch.ones(k, 1)), torch.full((k,), 1 / k, dtype=torch.float64))
     for candidates in (None, torch.ones(64, k, dtype=torch.bool)):
         _, responsibility = expect(data, torch.arange(64), state, candidates)
         torch.testing.assert_close(responsibility.sum(1), torch.ones(64), rtol=0, atol=1e-6)

@@ -8,18 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import random_components
-from headstart import _core, ops
+from conftest import random_components, reason_without_cuda
+from headstart import ops
 
-
-def reason() -> str | None:
-    """Why these tests cannot run here, or None."""
-    if not torch.cuda.is_available():
-        return "needs a GPU that torch sees"
-    return None if _core.build_info()["cuda"] else "headstart was built without CUDA"
-
-
-pytestmark = [pytest.mark.cuda, pytest.mark.skipif(reason() is not None, reason=str(reason()))]
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(reason_without_cuda() is not None, reason=str(reason_without_cuda())),
+]
 STATES = [torch.float32, torch.float64]
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 SHAPES = [(0, 4), (3, 0), (1, 1), (3, 2), (2, 3, 5), (33, 17), (5, 784), (2, 3, 64, 64), (1001, 7)]

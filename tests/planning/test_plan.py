@@ -13,7 +13,7 @@ import headstart as hs
 from conftest import random_components
 from headstart.planning.flow import flow_of
 from headstart.planning.measure import Exact
-from headstart.planning.table import Table
+from headstart.planning.table import PlanTable
 from headstart.solver import Row
 
 
@@ -140,7 +140,7 @@ def test_errors_count_in_deviations_and_for_the_coordinates_left_out(
 def test_table_and_rows_are_the_same_steps() -> None:
     flow = flow_of(LAW)
     for free in (False, True):
-        table = Table.of_grid([2.0, 1.1, 0.6, 0.3, 0.1, 0.0], free)
+        table = PlanTable.of_grid([2.0, 1.1, 0.6, 0.3, 0.1, 0.0], free)
         table.bend = torch.randn(5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 0.3
         x = torch.randn(7, 5, generator=torch.Generator().manual_seed(2)) * 2
         ghosts = [flow.denoise(x, 2.0), flow.denoise(1.8 * x, 3.6)] if free else []

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from test_cuda import reason
 from torch import Tensor
 
 import headstart as hs
+from conftest import reason_without_cuda
 from headstart.solver import Row, Solver
 
-pytestmark = [pytest.mark.cuda, pytest.mark.skipif(reason() is not None, reason=str(reason()))]
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(reason_without_cuda() is not None, reason=str(reason_without_cuda())),
+]
 SOLVERS = [hs.Euler(), hs.Heun(), hs.Heun(churn=hs.Churn(5.0)), hs.DPMpp2M(), hs.DPMpp3M(), hs.DPMppSDE2M()]
 SHAPE = (3, 16, 16)
 SEED = 2**63 + 5

@@ -154,7 +154,7 @@ def azula(name: str) -> Run:
     denoise: Any = importlib.import_module("azula.denoise")
     sample = importlib.import_module("azula.sample")
 
-    class Denoiser(denoise.Denoiser):
+    class AzulaDenoiser(denoise.Denoiser):
         """A function as azula's denoiser; the time is the noise level."""
 
         def __init__(self, network: Network) -> None:
@@ -165,12 +165,12 @@ def azula(name: str) -> Run:
         def forward(self, x: Tensor, t: Tensor, **_: Any) -> Any:
             return denoise.DiracPosterior(self.network(x, t))
 
-    def on(levels: Tensor, method: str, denoiser: Denoiser) -> Callable[[Tensor], Tensor]:
+    def on(levels: Tensor, method: str, denoiser: AzulaDenoiser) -> Callable[[Tensor], Tensor]:
         sampler = getattr(sample, method)
         return type(method, (sampler,), {"timesteps": levels})(denoiser, silent=True)
 
     def run(network: Network, x: Tensor, grid: Tensor) -> Tensor:
-        levels, denoiser = grid.to(x), Denoiser(network)
+        levels, denoiser = grid.to(x), AzulaDenoiser(network)
         return on(levels[-2:], "EulerSampler", denoiser)(on(levels[:-1], name, denoiser)(x))
 
     return run

@@ -45,7 +45,7 @@ class ExactLaw(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class Estimate:
     """A figure in nats and its standard error."""
 
     nats: float
@@ -63,10 +63,10 @@ class ErrorBudget:
         score_steps, discretization_steps: what each step adds, `[K]`.
     """
 
-    initialization: Part
-    score: Part
-    discretization: Part
-    measured: Part
+    initialization: Estimate
+    score: Estimate
+    discretization: Estimate
+    measured: Estimate
     sigma: Tensor
     score_steps: Tensor
     discretization_steps: Tensor
@@ -141,9 +141,9 @@ def flat(row: Row) -> tuple[float, ...]:
     return (row.sigma or 0.0, row.a, *row.b, row.c)
 
 
-def part(values: Tensor) -> Part:
+def part(values: Tensor) -> Estimate:
     """Mean and standard error."""
-    return Part(float(values.mean()), float(values.double().std()) / math.sqrt(len(values)))
+    return Estimate(float(values.mean()), float(values.double().std()) / math.sqrt(len(values)))
 
 
 def path_errors(law: ExactLaw, denoiser: Any, levels: list[float], n: int, seed: int) -> tuple[Tensor, Tensor]:

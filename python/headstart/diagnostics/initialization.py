@@ -186,7 +186,7 @@ def sized(value: Any, n: int) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == n
 
 
-class Law(Protocol):
+class DenoisingLaw(Protocol):
     """A law of clean data that is a start at every noise level, such as `GaussianMixture`."""
 
     def at(self, sigma: float) -> Start: ...
@@ -217,8 +217,8 @@ class Horizon:
 
 
 def horizon(
-    law: Law, denoiser: Denoiser | Preconditioned, heldout: Tensor, low: float, high: float, threshold: float = 0.01,
-    far: float | None = None, levels: int = 48, seed: int = 0, batch: int = 512,
+    law: DenoisingLaw, denoiser: Denoiser | Preconditioned, heldout: Tensor, low: float, high: float,
+    threshold: float = 0.01, far: float | None = None, levels: int = 48, seed: int = 0, batch: int = 512,
     cond: Mapping[str, Any] | None = None, exact: bool = False,
 ) -> Horizon:  # fmt: skip
     """The smallest sigma_T in [low, high] with `KL(p_T || p_theta) <= threshold`, and a tail check there.

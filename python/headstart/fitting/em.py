@@ -17,7 +17,7 @@ from torch import Tensor
 from headstart import ops
 from headstart.fitting.covariance import Cluster, Covariance, check_covariance
 from headstart.fitting.kmeans import lloyd, seed_centres
-from headstart.fitting.law import Belief, Law, Mixture, Normal, Problem, shortlist
+from headstart.fitting.law import Belief, ComponentLaw, MixtureState, Normal, Problem, shortlist
 from headstart.fitting.maximization import maximize
 from headstart.fitting.report import FitReport
 
@@ -26,7 +26,7 @@ PILOT, PILOT_PER_COMPONENT, PILOT_STEPS = 2_000, 100, 10  # where one of several
 COARSE = 4  # on fewer points EM stops at this many times the tolerance
 
 
-def begin(problem: Problem, rows: Tensor, count: int, generator: torch.Generator) -> Mixture:
+def begin(problem: Problem, rows: Tensor, count: int, generator: torch.Generator) -> MixtureState:
     """Where EM begins: the k-means clusters, or the most likely of several guesses after a short climb on fewer points.
 
     Of several guesses every other one is of random centres, which find components that differ in shape more than in
@@ -40,7 +40,9 @@ def begin(problem: Problem, rows: Tensor, count: int, generator: torch.Generator
     return max(climbs, key=lambda belief: belief.log_likelihood).state
 
 
-def first_guess(problem: Problem, rows: Tensor, count: int, generator: torch.Generator, spread: bool = True) -> Mixture:
+def first_guess(
+    problem: Problem, rows: Tensor, count: int, generator: torch.Generator, spread: bool = True
+) -> MixtureState:
     """Mixture of the k-means clusters of some points, or of the points nearest to random ones."""
     rows = problem.law.core(problem.data, rows)
     points = problem.data[rows]
@@ -53,7 +55,7 @@ def first_guess(problem: Problem, rows: Tensor, count: int, generator: torch.Gen
 
 
 def climb(
-    problem: Problem, rows: Tensor, state: Mixture, max_iter: int, tick: Callable[[float], None]
+    problem: Problem, rows: Tensor, state: MixtureState, max_iter: int, tick: Callable[[float], None]
 ) -> tuple[Belief, list[float], bool]:
     """EM on some points: the last E step, the log-likelihood at each, and if it converged."""
     history: list[float] = []
@@ -107,7 +109,7 @@ def fit_mixture(
     tol: float = 1e-4,
     labels: Tensor | None = None,
     tick: Callable[[float], None] = lambda log_likelihood: None,
-    law: Law = Normal(),
+    law: ComponentLaw = Normal(),
 ) -> Fit:
     """Maximum-likelihood mixture of checked data, by EM from k-means++ seeds.
 
@@ -205,7 +207,7 @@ class Recipe:
     seed: int
     max_iter: int
     tol: float
-    law: Law
+    law: ComponentLaw
 
     def check(self, n: int) -> None:
         """Refuses, before any work, what `n` points cannot be fitted with.

@@ -52,7 +52,7 @@ class FlowNetwork(nn.Module, ABC):
 CLIP = 1.0  # largest norm of the gradient of the loss, which is in nats per dimension
 
 
-class Run:
+class TrainingRun:
     """Weights, their average, optimizer and history of a training run."""
 
     def __init__(self, network: FlowNetwork, training: Training) -> None:
@@ -160,7 +160,7 @@ def fit_flow(
     kept, heldout = split(points, sigma, training)
     identity = {**training.identity(), "network": title, "sigma": sigma, "shape": list(points.x.shape)}
     identity |= {"data": digest(points.x), "labels": digest(points.labels)} if training.checkpoint is not None else {}
-    checkpoint, run = Checkpoint(training.checkpoint, identity), Run(network, training)
+    checkpoint, run = Checkpoint(training.checkpoint, identity), TrainingRun(network, training)
     state = checkpoint.read(points.x.device)
     if state is not None:
         run.restore(state)
@@ -197,7 +197,7 @@ def shuffle(count: int, seed: int, epoch: int, device: torch.device) -> Tensor:
     return ops.uniform(count, seed, epoch, stream=ops.Stream.ORDER, device=device).argsort()
 
 
-def learn(run: Run, points: Points, sigma: float) -> float:
+def learn(run: TrainingRun, points: Points, sigma: float) -> float:
     """One epoch; the mean log-likelihood of a point on the way."""
     training, epoch = run.training, run.log["epoch"] + 1
     count, dim = points.x.shape
@@ -216,7 +216,7 @@ def learn(run: Run, points: Points, sigma: float) -> float:
     return float(total) / count
 
 
-def drop(labels: Tensor | None, run: Run, epoch: int, first: int) -> Tensor | None:
+def drop(labels: Tensor | None, run: TrainingRun, epoch: int, first: int) -> Tensor | None:
     """Labels, some of them replaced by the null label, which is the number of classes."""
     training = run.training
     if labels is None or training.drop == 0:
@@ -226,7 +226,7 @@ def drop(labels: Tensor | None, run: Run, epoch: int, first: int) -> Tensor | No
 
 
 @torch.no_grad()
-def evaluate(run: Run, points: Points) -> float:
+def evaluate(run: TrainingRun, points: Points) -> float:
     """Mean log-likelihood of a point, under the averaged weights where there are any."""
     current = {name: value.clone() for name, value in run.weights().items()} if run.training.average else None
     if current is not None:

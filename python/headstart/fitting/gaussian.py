@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headstart.fitting.covariance import Cluster
 from headstart.fitting.em import Fit, least_variance
-from headstart.fitting.law import Mixture, expect
+from headstart.fitting.law import MixtureState, expect
 from headstart.fitting.maximization import assemble
 from headstart.fitting.report import FitReport
 
@@ -43,7 +43,7 @@ def fit_gaussian(data: Tensor, family: Covariance, labels: Tensor | None = None)
         factors.append(settle(cluster, family, least))
         masses.append(len(rows))
     weight = torch.tensor(masses, dtype=torch.float64, device=data.device) / len(data)
-    state = Mixture(assemble(torch.stack(means), factors, data.dtype), weight)
+    state = MixtureState(assemble(torch.stack(means), factors, data.dtype), weight)
     every = torch.arange(len(data), device=data.device)
     log_likelihood, _ = expect(data, every, state)
     report = FitReport(

@@ -25,7 +25,7 @@ CANDIDATE, SHORT = 1e-30, 0.25  # see shortlist
 NEGLIGIBLE = 1e-9  # responsibilities below this do not count
 
 
-class Mixture(NamedTuple):
+class MixtureState(NamedTuple):
     """Components, their weights `[K]`, and their degrees of freedom `[K]` or None (both float64)."""
 
     components: ops.Components
@@ -38,7 +38,7 @@ class Problem(NamedTuple):
 
     data: Tensor
     family: Covariance
-    law: Law
+    law: ComponentLaw
     least: float
     tol: float
 
@@ -54,7 +54,7 @@ def shortlist(responsibility: Tensor) -> Tensor | None:
     return candidates if few else None
 
 
-def expect(data: Tensor, rows: Tensor, state: Mixture, candidates: Tensor | None = None) -> tuple[float, Tensor]:
+def expect(data: Tensor, rows: Tensor, state: MixtureState, candidates: Tensor | None = None) -> tuple[float, Tensor]:
     """E step of normal components: mean log-likelihood of a point, and responsibilities `[n, K]`."""
     components = sound(state.components)
     dtype = components.mean.dtype
@@ -109,11 +109,11 @@ class Belief(NamedTuple):
 
     log_likelihood: float
     responsibility: Tensor
-    state: Mixture
+    state: MixtureState
     scale: Tensor | None = None
 
 
-class Law(Protocol):
+class ComponentLaw(Protocol):
     """A family of component laws.
 
     Attributes:
@@ -126,12 +126,12 @@ class Law(Protocol):
         """The rows of the data that the first guess is made of."""
         ...
 
-    def begin(self, state: Mixture) -> Mixture:
+    def begin(self, state: MixtureState) -> MixtureState:
         """The first guess, with what the law has beside means and scale matrices."""
         ...
 
     def expect(
-        self, data: Tensor, rows: Tensor, state: Mixture, candidates: Tensor | None = None, settled: bool = False
+        self, data: Tensor, rows: Tensor, state: MixtureState, candidates: Tensor | None = None, settled: bool = False
     ) -> Belief:
         """E step on some points, over all components or each point's candidates `[n, K]`.
 
@@ -148,10 +148,10 @@ class Normal:
     def core(self, data: Tensor, rows: Tensor) -> Tensor:
         return rows
 
-    def begin(self, state: Mixture) -> Mixture:
+    def begin(self, state: MixtureState) -> MixtureState:
         return state
 
     def expect(
-        self, data: Tensor, rows: Tensor, state: Mixture, candidates: Tensor | None = None, settled: bool = False
+        self, data: Tensor, rows: Tensor, state: MixtureState, candidates: Tensor | None = None, settled: bool = False
     ) -> Belief:
         return Belief(*expect(data, rows, state, candidates), state)

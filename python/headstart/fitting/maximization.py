@@ -9,15 +9,15 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.fitting.covariance import Cluster
-from headstart.fitting.law import NEGLIGIBLE, Mixture, Problem
+from headstart.fitting.law import NEGLIGIBLE, MixtureState, Problem
 
 if TYPE_CHECKING:
     from headstart.fitting.covariance import Factor
 
 
 def maximize(
-    problem: Problem, rows: Tensor, responsibility: Tensor, last: Mixture | None, scale: Tensor | None = None
-) -> Mixture:
+    problem: Problem, rows: Tensor, responsibility: Tensor, last: MixtureState | None, scale: Tensor | None = None
+) -> MixtureState:
     """M step: each component from its points; components with a mass below two points, and twins, are dropped.
 
     Where points come with scales `u` `[n, K]`, they weigh `r u`, and the scale matrix is divided by `sum_i r_i u_i`
@@ -40,7 +40,7 @@ def maximize(
     single = drop_twins(mean, torch.stack([factor.variance for factor in factors]), problem.least)
     components = assemble(mean[single], [factors[k] for k in single], problem.data.dtype)
     kept = mass[alive][single]
-    return Mixture(components, kept / kept.sum(), None if df is None else df[alive][single])
+    return MixtureState(components, kept / kept.sum(), None if df is None else df[alive][single])
 
 
 def drop_twins(mean: Tensor, variance: Tensor, least: float) -> list[int]:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from headstart.fitting.law import NEGLIGIBLE, Belief, Mixture, densities, sound
+from headstart.fitting.law import NEGLIGIBLE, Belief, MixtureState, densities, sound
 from headstart.ops.component import tables
 
 TRIMMED = 0.1  # share of the farthest points that the first guess leaves out: it would be of nothing else
@@ -44,11 +44,11 @@ class StudentT:
         far = (data[rows] - data[rows].median(0).values).square().sum(1)
         return rows[far.argsort()[: math.ceil((1 - TRIMMED) * len(rows))]]
 
-    def begin(self, state: Mixture) -> Mixture:
+    def begin(self, state: MixtureState) -> MixtureState:
         return state._replace(df=torch.full_like(state.weight, min(max(GUESS, self.least), self.most)))
 
     def expect(
-        self, data: Tensor, rows: Tensor, state: Mixture, candidates: Tensor | None = None, settled: bool = False
+        self, data: Tensor, rows: Tensor, state: MixtureState, candidates: Tensor | None = None, settled: bool = False
     ) -> Belief:
         assert state.df is not None
         df, dim, components = state.df, data.shape[1], sound(state.components)

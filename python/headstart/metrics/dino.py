@@ -46,7 +46,7 @@ class Size(NamedTuple):
     head: int = HEAD
 
 
-class Attention(nn.Module):
+class ViTAttention(nn.Module):
     """Every token sees every other."""
 
     def __init__(self, size: Size) -> None:
@@ -79,12 +79,12 @@ class MLP(nn.Module):
         return self.fc2(functional.gelu(self.fc1(x)))
 
 
-class Layer(nn.Module):
+class ViTLayer(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.norm1, self.norm2 = (nn.LayerNorm(size.width, eps=1e-6) for _ in range(2))
         self.ls1, self.ls2 = Scale(size.width), Scale(size.width)
-        self.attn, self.mlp = Attention(size), MLP(size)
+        self.attn, self.mlp = ViTAttention(size), MLP(size)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.ls1(self.attn(self.norm1(x)))
@@ -116,7 +116,7 @@ class VisionTransformer(nn.Module):
         if size.registers:
             self.register_tokens = nn.Parameter(torch.zeros(1, size.registers, size.width))
         self.patch_embed = Patches(size.width)
-        self.blocks = nn.ModuleList(Layer(size) for _ in range(size.depth))
+        self.blocks = nn.ModuleList(ViTLayer(size) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.width, eps=1e-6)
 
     def positions(self, side: int) -> Tensor:

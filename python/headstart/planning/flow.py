@@ -21,7 +21,7 @@ LEAST_SIGMA = 0.003  # of the law's scale; where fine solutions end
 
 
 @dataclass(frozen=True)
-class Flow:
+class ReducedFlow:
     """A Gaussian mixture in m coordinates about its mean: `S_k = diag(variance_k) + axes_k^T diag(spread_k) axes_k`.
 
     Fields:
@@ -90,7 +90,7 @@ class Flow:
         return x, x + sigma * noise
 
 
-def flow_of(mixture: GaussianMixture) -> Flow:
+def flow_of(mixture: GaussianMixture) -> ReducedFlow:
     """The mixture's law on its first principal coordinates, on the CPU.
 
     A projection of a Gaussian mixture is a Gaussian mixture: the flow is exact for the projected law. Covariances that
@@ -114,7 +114,7 @@ def flow_of(mixture: GaussianMixture) -> Flow:
     ratio = 0.0 if spread is None else float(spread.max() / (variance.min() + (LEAST_SIGMA * scale) ** 2))
     dtype = torch.float64 if variance.shape[1] > 1 or ratio > WIDE else torch.float32
     fields = [None if t is None else t.to(dtype).contiguous() for t in (mean, variance, axes, spread)]
-    return Flow(fields[0], fields[1], fields[2], fields[3], weight.log().to(dtype), scale, metric)  # type: ignore[arg-type]
+    return ReducedFlow(fields[0], fields[1], fields[2], fields[3], weight.log().to(dtype), scale, metric)  # type: ignore[arg-type]
 
 
 def project(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.planning.flow import LEAST_SIGMA, Flow
+from headstart.planning.flow import LEAST_SIGMA, ReducedFlow
 from headstart.sampling import sample
 from headstart.solver import DPMpp2M
 from headstart.solver.grid import log_uniform
@@ -26,7 +26,7 @@ POINTS, FRESH, FINE = 128, 256, 64
 LEAST_NETWORK, CALLS = 0.005, 40  # of the fine solution of a network
 
 
-def noise_of(flow: Flow, share: float, seed: int) -> Callable[[Tensor], Tensor]:
+def noise_of(flow: ReducedFlow, share: float, seed: int) -> Callable[[Tensor], Tensor]:
     """Root-mean-square error to allow for in a prediction at each level: `share` of the start's own denoising error."""
     log_levels = torch.linspace(math.log(LEAST_SIGMA * flow.scale), math.log(SIGMA_MAX), 24, dtype=torch.float64)
     errors = []

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from headstart.io.progress import track
 from headstart.ops.check import require_address
-from headstart.planning.flow import Flow, flow_of
+from headstart.planning.flow import ReducedFlow, flow_of
 from headstart.planning.measure import FINE, LEAST_NOISE, calibrate, expected, generator, noise_of, on_network
 from headstart.planning.table import (
     GHOST,
     TRIAL_STEPS,
     TRIALS,
-    Fit,
-    Table,
+    PlanTable,
+    TableFit,
     best_classic,
     trajectories,
 )
@@ -91,7 +91,7 @@ def plan(
 
 
 def fitted(
-    flow: Flow, begins: list[float], horizon: float | None, nfe: int, free_history: bool, share: float,
+    flow: ReducedFlow, begins: list[float], horizon: float | None, nfe: int, free_history: bool, share: float,
     displacement: float, seed: int, advance: Callable[..., None],
 ) -> Plan:  # fmt: skip
     """The plan that allows for noise of `share` of the start's own denoising error; its errors are not known yet."""
@@ -108,15 +108,15 @@ def fitted(
 
 
 def trial(
-    flow: Flow, sigma: float, nfe: int, free_history: bool, noise: Callable[[Tensor], Tensor], seed: int,
+    flow: ReducedFlow, sigma: float, nfe: int, free_history: bool, noise: Callable[[Tensor], Tensor], seed: int,
     advance: Callable[..., None],
-) -> Fit:  # fmt: skip
+) -> TableFit:  # fmt: skip
     """The best of the first grids, each fitted for a few iterations."""
     train = trajectories(flow, sigma, TRAINING, free_history, FINE, generator(seed, 0))
     check = trajectories(flow, sigma, VALIDATION, free_history, FINE, generator(seed, 1))
     fits = []
     for grid in best_classic(flow, check, sigma, nfe)[1][:TRIALS]:
-        fit = Fit(flow, Table.of_grid(grid, free_history), train, check, noise, generator(seed, 3), BATCH)
+        fit = TableFit(flow, PlanTable.of_grid(grid, free_history), train, check, noise, generator(seed, 3), BATCH)
         fit.run(TRIAL_STEPS, lambda step: 1.0, advance)
         fits.append(fit)
     return min(fits, key=lambda fit: fit.error)

@@ -17,7 +17,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from headstart.planning.flow import Flow
+from headstart.planning.flow import ReducedFlow
 from headstart.solver import DPMpp2M, Row
 from headstart.solver.grid import karras, log_uniform
 from headstart.solver.plan import SIGMA_MAX
@@ -26,7 +26,7 @@ GHOST = 1.8  # where free history is taken, above the first noise level
 
 
 @dataclass
-class Table:
+class PlanTable:
     """What is fitted: `gap` `[n - 1]`, logarithms of the log-gaps, and `bend` `[n, 2]`, the coefficients `b_1, b_2`."""
 
     sigma: float
@@ -35,7 +35,7 @@ class Table:
     free_history: bool
 
     @classmethod
-    def of_grid(cls, grid: Sequence[float], free_history: bool) -> Table:
+    def of_grid(cls, grid: Sequence[float], free_history: bool) -> PlanTable:
         """DPM-Solver++ 2M on a grid that ends in 0."""
         h = [math.log(t / s) for t, s in pairwise(grid[:-1])]
         n = len(grid) - 1
@@ -44,8 +44,8 @@ class Table:
         bend[: n - 1, 0] = torch.tensor([new / (2 * old) for new, old in zip(h, last, strict=False)])
         return cls(float(grid[0]), torch.tensor(h, dtype=torch.float64).log(), bend, free_history)
 
-    def copy(self) -> Table:
-        return Table(self.sigma, self.gap.detach().clone(), self.bend.detach().clone(), self.free_history)
+    def copy(self) -> PlanTable:
+        return PlanTable(self.sigma, self.gap.detach().clone(), self.bend.detach().clone(), self.free_history)
 
     def levels(self) -> Tensor:
         """The noise levels `[n]` where the network is called."""
@@ -55,7 +55,7 @@ class Table:
         """How many differences row `i` has, at most 2."""
         return min(2, i + self.free_history)
 
-    def run(self, flow: Flow, x: Tensor, history: Sequence[Tensor]) -> Tensor:
+    def run(self, flow: ReducedFlow, x: Tensor, history: Sequence[Tensor]) -> Tensor:
         """The end point of the table's steps on the flow, differentiable in `gap` and `bend`."""
         levels = self.levels().to(x.dtype)
         bend, n = self.bend.to(x.dtype), len(levels)
@@ -99,7 +99,7 @@ class Table:
         return rows
 
 
-def classic_error(flow: Flow, x: Tensor, target: Tensor, grid: Sequence[float]) -> float:
+def classic_error(flow: ReducedFlow, x: Tensor, target: Tensor, grid: Sequence[float]) -> float:
     """Mean over samples of the root-mean-square error of DPM-Solver++ 2M on a grid, from states at its first level."""
     history: list[Tensor] = []
     for row in DPMpp2M().rows(grid):
@@ -130,7 +130,7 @@ class Trajectories:
 
 
 def trajectories(
-    flow: Flow, sigma: float, n: int, free_history: bool, steps: int, generator: torch.Generator
+    flow: ReducedFlow, sigma: float, n: int, free_history: bool, steps: int, generator: torch.Generator
 ) -> Trajectories:
     """Exact points of the noised law, at 80 the classic latents; fine solutions of `steps` steps."""
     with torch.no_grad():
@@ -152,7 +152,7 @@ def initial_grids(sigma: float, scale: float, nfe: int) -> list[list[float]]:
     return [make(sigma, low, nfe).tolist() for low in last for make in (log_uniform, karras)]
 
 
-def best_classic(flow: Flow, data: Trajectories, sigma: float, nfe: int) -> tuple[float, list[list[float]]]:
+def best_classic(flow: ReducedFlow, data: Trajectories, sigma: float, nfe: int) -> tuple[float, list[list[float]]]:
     """Error of the best 2M grid, and the grids from best to worst."""
     with torch.no_grad():
         scored = [
@@ -162,7 +162,7 @@ def best_classic(flow: Flow, data: Trajectories, sigma: float, nfe: int) -> tupl
     return scored[0][0], [grid for _, grid in scored]
 
 
-def error_of(flow: Flow, table: Table, data: Trajectories) -> float:
+def error_of(flow: ReducedFlow, table: PlanTable, data: Trajectories) -> float:
     """Mean over samples of the root-mean-square error."""
     with torch.no_grad():
         end = table.run(flow, data.x, data.history)
@@ -170,11 +170,11 @@ def error_of(flow: Flow, table: Table, data: Trajectories) -> float:
 
 
 @dataclass
-class Fit:
+class TableFit:
     """A table being fitted, with the state of Adam, and the best so far on validation."""
 
-    flow: Flow
-    table: Table
+    flow: ReducedFlow
+    table: PlanTable
     train: Trajectories
     check: Trajectories
     noise: Callable[[Tensor], Tensor]

@@ -32,7 +32,7 @@ class Architecture(NamedTuple):
         return self.shape[0] * self.patch**2
 
 
-class Layer(nn.Module):
+class TarFlowLayer(nn.Module):
     """`h + attention(norm(h))`, then `h + mlp(norm(h))`, every token seeing itself and those before it."""
 
     def __init__(self, channels: int) -> None:
@@ -56,7 +56,7 @@ class Layer(nn.Module):
         return self.finish(h, functional.scaled_dot_product_attention(q, k, v, is_causal=True))
 
 
-class Block(nn.Module):
+class TarFlowBlock(nn.Module):
     """`z_t = (x_t - mu_t) exp(-alpha_t)`, `(mu_t, alpha_t)` read from `x_1 .. x_{t-1}` and the class.
 
     A learned start token stands before the first patch, so that it is transformed as well.
@@ -68,8 +68,8 @@ class Block(nn.Module):
         self.patch = nn.Linear(size.width, size.channels)
         self.position = nn.Parameter(0.02 * torch.randn(size.tokens, size.channels))
         self.label = nn.Embedding(size.classes + 1, size.channels)
-        made = nn.ModuleList(Layer(size.channels) for _ in range(size.layers))
-        self.layers: Sequence[Layer] = made  # type: ignore[assignment]
+        made = nn.ModuleList(TarFlowLayer(size.channels) for _ in range(size.layers))
+        self.layers: Sequence[TarFlowLayer] = made  # type: ignore[assignment]
         self.norm = nn.LayerNorm(size.channels)
         self.head = nn.Linear(size.channels, 2 * size.width)
         nn.init.zeros_(self.head.weight)

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from headstart import ops
 from headstart.fitting.flow import FlowNetwork
-from headstart.start.tarflow_block import Architecture, Block, check_architecture
+from headstart.start.tarflow_block import Architecture, TarFlowBlock, check_architecture
 
 if TYPE_CHECKING:
-    from headstart.start.tarflow_block import Block
+    from headstart.start.tarflow_block import TarFlowBlock
 
 
 class TarFlowNetwork(FlowNetwork):
@@ -29,8 +29,8 @@ class TarFlowNetwork(FlowNetwork):
     def __init__(self, size: Architecture) -> None:
         super().__init__()
         self.size, self.classes = size, size.classes
-        made = nn.ModuleList(Block(size, reverse=index % 2 == 1) for index in range(size.blocks))
-        self.blocks: Sequence[Block] = made  # type: ignore[assignment]
+        made = nn.ModuleList(TarFlowBlock(size, reverse=index % 2 == 1) for index in range(size.blocks))
+        self.blocks: Sequence[TarFlowBlock] = made  # type: ignore[assignment]
         self.row = 16 * size.tokens * size.channels + 2 * size.layers * size.tokens * size.channels
 
     def patches(self, x: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Decoder:
         guidance: `w`; 0 is none.
     """
 
-    def __init__(self, block: Block, z: Tensor, label: Tensor, guidance: float) -> None:
+    def __init__(self, block: TarFlowBlock, z: Tensor, label: Tensor, guidance: float) -> None:
         self.block, self.z, self.guidance = block, z, guidance
         batch, tokens, _ = z.shape
         self.label = torch.cat([label, torch.full_like(label, block.classes)]) if guidance else label

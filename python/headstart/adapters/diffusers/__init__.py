@@ -16,7 +16,8 @@ Pipelines that take no latents (`DDPMPipeline`, `DDIMPipeline`, `DiTPipeline`) h
         x = scheduler.step(unet(x, t).sample, t, x).prev_sample
 """
 
-from headstart.adapters.diffusers.network import Network, denoiser, load
+from headstart.adapters.diffusers.network import DiffusersNetwork as Network
+from headstart.adapters.diffusers.network import denoiser, load
 from headstart.adapters.diffusers.start import latents, sigmas, timesteps
 
 __all__ = ["Network", "denoiser", "latents", "load", "sigmas", "timesteps"]

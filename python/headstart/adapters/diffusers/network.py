@@ -20,7 +20,7 @@ from headstart.denoiser import Preconditioning, denoise
 ADDED = ("text_embeds", "time_ids", "image_embeds")  # what a text-conditioned U-Net takes in one dict
 
 
-class Network:
+class DiffusersNetwork:
     """The denoiser that `denoiser` makes.
 
     Attributes:
@@ -43,7 +43,7 @@ class Network:
         self.classes: int | None = next(filter(None, classes), None) if "class_labels" in self._takes else None
         self._needs = [p.name for p in taken if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
 
-    def to(self, device: torch.device | str) -> Network:
+    def to(self, device: torch.device | str) -> DiffusersNetwork:
         """This network, moved."""
         self.net.to(device)
         return self
@@ -96,7 +96,7 @@ class Network:
 def denoiser(
     model: Any, scheduler: Any, whole_timesteps: bool | None = None, timestep_scale: float = 1.0,
     null_label: int | None = None,
-) -> Network:  # fmt: skip
+) -> DiffusersNetwork:  # fmt: skip
     """The denoiser `D = c_skip x + c_out F(c_in x, timestep)` of a network of diffusers, in variance-exploding terms.
 
     With `sigma^2 = 1/abar - 1` of the scheduler's alphas, `c_in = 1/sqrt(1 + sigma^2)`, and
@@ -145,7 +145,7 @@ def denoiser(
         whole_timesteps = config.get("time_embedding_type") == "learned"
     if null_label is None and type(model).__name__ == "DiTTransformer2DModel":
         null_label = config["num_embeds_ada_norm"]
-    return Network(model, schedule_of(scheduler), whole_timesteps, timestep_scale, null_label)
+    return DiffusersNetwork(model, schedule_of(scheduler), whole_timesteps, timestep_scale, null_label)
 
 
 def shape_of(config: Any) -> tuple[int, ...] | None:
@@ -169,7 +169,7 @@ PARTS = ("unet", "transformer", "")  # folders of the network in a pipeline's; "
 
 def load(
     path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, **options: Any
-) -> Network:
+) -> DiffusersNetwork:
     """The denoiser of a folder that `save_pretrained` wrote: a pipeline's, or one with `config.json` and a scheduler.
 
     Args:

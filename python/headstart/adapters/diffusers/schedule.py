@@ -18,7 +18,7 @@ from headstart.denoiser import Preconditioning, edm_preconditioning
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
-class Table:
+class TableSchedule:
     """Noise levels of the timesteps `0 .. T - 1`, ascending.
 
     Raises:
@@ -44,7 +44,7 @@ class Table:
         return self.sigmas[min(bisect_left(self.sigmas, sigma * (1 - 1e-6)), len(self.sigmas) - 1)]
 
 
-class Diffusion(Table):
+class Diffusion(TableSchedule):
     """A variance-preserving process `x_t = a_t x0 + sqrt(1 - a_t^2) n` on a table of `a_t^2`: `sigma^2 = 1/a_t^2 - 1`.
 
     Args:
@@ -76,7 +76,7 @@ class Diffusion(Table):
         return Preconditioning(c_skip, c_out, 1 / math.sqrt(total), c_noise)
 
 
-class Consistency(Table):
+class Consistency(TableSchedule):
     """The levels of a consistency model: `c_skip = d^2/((sigma - m)^2 + d^2)`, `c_out = (sigma - m) d/sqrt(sigma^2 + d^2)`.
 
     `m` is the lowest level. What such a network returns is a point of the data, not a posterior mean.
@@ -117,7 +117,7 @@ class Schedule(Protocol):
         ...
 
 
-class Flow:
+class FlowSchedule:
     """Flow matching, `x_t = (1 - t) x0 + t n` with `n - x0` predicted: `sigma = t / (1 - t)`, timestep `T t`.
 
     Args:
@@ -177,7 +177,7 @@ def schedule_of(scheduler: Any) -> Schedule:
     name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
     prediction = config.get("prediction_type", "epsilon")
     if name.startswith("FlowMatch") or prediction == "flow_prediction":
-        return Flow(config["num_train_timesteps"])
+        return FlowSchedule(config["num_train_timesteps"])
     if name.startswith("CM"):
         levels = type(scheduler).from_config(config).sigmas.tolist()
         return Consistency(levels[::-1], config["sigma_data"])

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.adapters.diffusers.schedule import Consistency, Diffusion, Karras, Schedule, Table, schedule_of
+from headstart.adapters.diffusers.schedule import Consistency, Diffusion, Karras, Schedule, TableSchedule, schedule_of
 from headstart.sampling.request import SIGMA_MIN, initial_state, levels_of, require_state
 from headstart.solver.grid import log_uniform
 from headstart.start.protocol import Start
@@ -169,7 +169,7 @@ def timesteps(start: Start, pipe: Any, steps: int | None = None, grid: Tensor | 
     """
     scheduler = scheduler_of(pipe)
     schedule, name = schedule_of(scheduler), type(scheduler).__name__
-    if not isinstance(schedule, Table) or getattr(schedule, "continuous", False):
+    if not isinstance(schedule, TableSchedule) or getattr(schedule, "continuous", False):
         raise TypeError(f"timesteps: {name} has no table of timesteps; give the pipeline sigmas")
     found = [round(schedule.index(level)) for level in levels_down("timesteps", schedule, start, steps, grid)]
     if any(after >= before for before, after in pairwise(found)):

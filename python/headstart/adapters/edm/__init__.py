@@ -6,7 +6,8 @@ x = hs.sample(net, start.at(sigma=3.0), n=64, steps=6, cond={"label": labels})  
 """
 
 from headstart.adapters.edm.file import convert, load
-from headstart.adapters.edm.latents import VAE, Moments, rgb_bytes, vae_bytes
+from headstart.adapters.edm.latents import VAE, rgb_bytes, vae_bytes
+from headstart.adapters.edm.latents import LatentMoments as Moments
 from headstart.adapters.edm.network import Network, Wrapped, wrap
 
 __all__ = ["VAE", "Moments", "Network", "Wrapped", "convert", "load", "rgb_bytes", "vae_bytes", "wrap"]

@@ -16,7 +16,7 @@ from headstart.adapters.edm import precondition
 from headstart.adapters.edm.network import TYPES, Network
 from headstart.adapters.edm.precondition import Precondition
 from headstart.adapters.edm.song import DhariwalUNet, SongUNet
-from headstart.adapters.edm.unet import UNet
+from headstart.adapters.edm.unet import MagnitudeUNet
 from headstart.adapters.edm.unpickle import Record, read
 from headstart.start import file
 
@@ -59,10 +59,10 @@ CLASSES = {
     ),
     "VEPrecond": Kind(("sigma_min", "sigma_max"), lambda given, _: precondition.VE(**given), ("model", "SongUNet")),
     "iDDPMPrecond": Kind(("C_1", "C_2", "M"), iddpm, ignored=("u",)),
-    "EDMPrecond": Kind(("sigma_min", "sigma_max", "sigma_data"), lambda given, _: precondition.EDM(**given)),
+    "EDMPrecond": Kind(("sigma_min", "sigma_max", "sigma_data"), lambda given, _: precondition.EDMPretrained(**given)),
     "Precond": Kind(
         ("sigma_data", "logvar_channels"),
-        lambda given, _: precondition.EDM(sigma_data=given.get("sigma_data", 0.5)),
+        lambda given, _: precondition.EDMPretrained(sigma_data=given.get("sigma_data", 0.5)),
         ("unet", "UNet"),
         ("logvar_",),
     ),
@@ -86,7 +86,7 @@ def build(name: str, arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]
         raise ValueError(f"there is no {error}") from None
     fill(net, tensors, f"{kind.model[0]}.", kind.ignored)
     net.eval().requires_grad_(False)
-    if isinstance(net, UNet):
+    if isinstance(net, MagnitudeUNet):
         net.fold()
     return Network(net, factors, (channels, side, side), arguments.get("label_dim", 0), dtype)
 
@@ -102,7 +102,7 @@ def skeleton(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     side, channels, labels = arguments["img_resolution"], arguments["img_channels"], arguments.get("label_dim", 0)
     with torch.device("meta"):
         if name == "Precond":
-            return UNet(side, channels, labels, **rest)
+            return MagnitudeUNet(side, channels, labels, **rest)
         model = arguments.get("model_type", kind.model[1])
         if model not in MODELS:
             raise ValueError(f"model_type must be one of {', '.join(MODELS)}, got {model!r}")

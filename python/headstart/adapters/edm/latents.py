@@ -30,7 +30,7 @@ def vae_bytes(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Moments:
+class LatentMoments:
     """The affine map between raw and final latents; the defaults are EDM2's for ImageNet.
 
     Args:
@@ -112,7 +112,7 @@ class VAE:
 
     def __init__(
         self, path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
-        moments: Moments = Moments(), batch: int = 8, tiled: bool = False,
+        moments: LatentMoments = LatentMoments(), batch: int = 8, tiled: bool = False,
     ) -> None:  # fmt: skip
         if batch < 1:
             raise ValueError(f"VAE: batch must be at least 1, got {batch}")

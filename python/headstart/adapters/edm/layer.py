@@ -147,7 +147,7 @@ class Style(NamedTuple):
     head: int | None
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """`x' = s (skip(x) + conv(silu(mod(norm(conv(silu(norm(x))))))))`, then `s (x' + attention(norm(x')))` if asked.
 
     Args:

@@ -39,7 +39,7 @@ class Continuous:
 
 
 @dataclass(frozen=True)
-class EDM(Continuous):
+class EDMPretrained(Continuous):
     """`edm_preconditioning`, of EDM and EDM2; `sigma_data` is the root-mean-square of the data."""
 
     sigma_min: float = 0.0

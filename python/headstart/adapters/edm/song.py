@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart.adapters.edm.layer import (
-    Block,
     FourierEmbedding,
     PositionalEmbedding,
     ResampledConv,
+    ResidualBlock,
     Stage,
     Style,
     decoder,
@@ -88,7 +88,7 @@ class SongUNet(nn.Module):
         if stage.part == "conv":
             self.enc[stage.name] = nn.Conv2d(stage.channels, stage.out_channels, 3, padding=1)
             return aux
-        self.enc[stage.name] = Block(stage, self.width, self.style, stage.attends)
+        self.enc[stage.name] = ResidualBlock(stage, self.width, self.style, stage.attends)
         side = stage.name.partition("_")[0]
         if stage.part == "down" and self.encoder_type == "skip":
             self.enc[f"{side}_aux_down"] = ResampledConv(aux, aux, 0, False, taps)
@@ -101,7 +101,7 @@ class SongUNet(nn.Module):
     def add_decoder(self, stage: Stage, out_channels: int) -> None:
         """Makes a stage's modules; of a level's blocks only the last attends, and after it the image is read out."""
         attends = stage.attends and (stage.last or stage.part == "in")
-        self.dec[stage.name] = Block(stage, self.width, self.style, attends)
+        self.dec[stage.name] = ResidualBlock(stage, self.width, self.style, attends)
         if stage.last and (self.decoder_type == "skip" or stage.level == 0):
             side = stage.name.partition("_")[0]
             if self.decoder_type == "skip" and stage.level < self.up[0].level:
@@ -183,9 +183,9 @@ class DhariwalUNet(nn.Module):
         first, *rest = self.down
         self.enc[first.name] = nn.Conv2d(first.channels, first.out_channels, 3, padding=1)
         for stage in rest:
-            self.enc[stage.name] = Block(stage, width, STYLE, stage.attends)
+            self.enc[stage.name] = ResidualBlock(stage, width, STYLE, stage.attends)
         for stage in self.up:
-            self.dec[stage.name] = Block(stage, width, STYLE, stage.attends)
+            self.dec[stage.name] = ResidualBlock(stage, width, STYLE, stage.attends)
         self.out_norm = group_norm(widths[0])
         self.out_conv = nn.Conv2d(widths[0], out_channels, 3, padding=1)
 

@@ -94,7 +94,7 @@ class MPConv(nn.Module):
         return functional.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2)
 
 
-class Block(nn.Module):
+class MagnitudeBlock(nn.Module):
     """A residual block of the encoder or decoder (figure 21), with cosine attention where the stage attends.
 
     Args:
@@ -152,7 +152,7 @@ class Block(nn.Module):
         return h.transpose(-1, -2).reshape(batch, channels // 3, height, width)
 
 
-class UNet(nn.Module):
+class MagnitudeUNet(nn.Module):
     """The raw network `F(x, c_noise, class_labels)` of EDM2, with weights named as in its files.
 
     Args:
@@ -190,15 +190,15 @@ class UNet(nn.Module):
         first, *rest = self.down
         self.enc[first.name] = MPConv(first.channels, first.out_channels, 3)
         for stage in rest:
-            self.enc[stage.name] = Block(stage, embedding, False, **block)
+            self.enc[stage.name] = MagnitudeBlock(stage, embedding, False, **block)
         for stage in self.up:
-            self.dec[stage.name] = Block(stage, embedding, True, **block)
+            self.dec[stage.name] = MagnitudeBlock(stage, embedding, True, **block)
         self.out_conv = MPConv(widths[0], img_channels, 3)
 
     def fold(self) -> None:
         """Puts normalizations and gains into the weights, and makes the filters."""
         gains: dict[str, Tensor] = {"out_conv": self.out_gain}
-        blocks = [(name, module) for name, module in self.named_modules() if isinstance(module, Block)]
+        blocks = [(name, module) for name, module in self.named_modules() if isinstance(module, MagnitudeBlock)]
         gains |= {f"{name}.emb_linear": block.emb_gain for name, block in blocks}
         for _, block in blocks:
             block.fold()
