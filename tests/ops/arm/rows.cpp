@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <vector>
 
-#include "../../csrc/kernels.h"
+#include "../../../csrc/kernels.h"
 
 using namespace headstart;
 

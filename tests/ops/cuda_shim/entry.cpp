@@ -1,9 +1,9 @@
 // C entry points for the tests: the launchers of csrc/cuda, and the same rows as plain loops over csrc/math, which the
 // kernels must equal bit for bit.
-#include "../../csrc/cuda/division.h"
-#include "../../csrc/kernels.h"
-#include "../../csrc/math/affine.h"
-#include "../../csrc/math/normal.h"
+#include "../../../csrc/cuda/division.h"
+#include "../../../csrc/kernels.h"
+#include "../../../csrc/math/affine.h"
+#include "../../../csrc/math/normal.h"
 
 namespace headstart {
 namespace {
