@@ -25,10 +25,13 @@ from headstart.diagnostics import (
 )
 from headstart.fitting import Dynamic, Fixed
 from headstart.guidance import Guided, guided
-from headstart.planning import Validation, plan, validate
+from headstart.planning import Validation, gits, plan, validate
 from headstart.sampling import SampleInfo, Sampler, integrate, sample
 from headstart.solver import (
+    AFS,
     DDPM,
+    DEIS,
+    IPNDM,
     Ancestral,
     Churn,
     DPMpp2M,
@@ -72,8 +75,11 @@ def __getattr__(name: str) -> ModuleType:
 
 
 __all__ = [
+    "AFS",
     "DDPM",
+    "DEIS",
     "EDM",
+    "IPNDM",
     "Ancestral",
     "Churn",
     "Classic",
@@ -118,6 +124,7 @@ __all__ = [
     "dip_horizon",
     "error_budget",
     "fit",
+    "gits",
     "guided",
     "horizon",
     "initialization_kl",

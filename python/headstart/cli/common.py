@@ -31,6 +31,8 @@ SOLVERS = {
     "dpmppsde2m": "DPMppSDE2M",
     "dpmppsde3m": "DPMppSDE3M",
     "unipc": "UniPC",
+    "ipndm": "IPNDM",
+    "deis": "DEIS",
 }
 DENOISER = (
     "zoo:fashion, zoo:FILE.safetensors, edm:FILE, diffusers:FOLDER, "

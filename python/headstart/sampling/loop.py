@@ -162,7 +162,7 @@ class Prediction:
     def fold(self) -> int:
         """Computes it, in one pass; the bytes that moved."""
         x, a, terms = self.state, self.skip, self.parts
-        if not a and terms[0][1].dtype == x.dtype:
+        if not a and terms and terms[0][1].dtype == x.dtype:
             (a, x), *terms = terms
         denoised = ops.affine(x, a, terms, out=BUFFERS.take(self.state, self.state.dtype))
         self.skip, self.parts = 0.0, [(1.0, denoised)]
@@ -178,7 +178,7 @@ class Descent:
     def __init__(self, denoiser: Any, rows: list[Row], dtype: torch.dtype, device: torch.device) -> None:
         self.denoiser, self.rows = denoiser, rows
         self.noisy = any(row.c for row in rows)
-        self.depth = max(len(row.b) for row in rows)
+        self.depth = max(max(len(row.b), len(row.states)) for row in rows)
         self.branches = [*branches_of(denoiser, rows, dtype, device), ()]  # no call after the last row
 
     def run(
@@ -199,10 +199,16 @@ class Descent:
                 if i == 0 and not self.noisy:  # noise is drawn in the contiguous order
                     x = point = follow(point, raws[0])
                 history = [predict(branches, point, raws), *history[: self.depth - 1]]
+            elif row.analytic is not None:
+                history = [Prediction(row.analytic, point, []), *history[: self.depth - 1]]
             a, terms, folded = unfold(row, x, history)
             noise = ops.Noise(row.c, origin.seed, i, origin.offset, origin=origin.place) if row.c else None
             scaled = None  # its buffer serves again
-            point, scaled = self.step(i, x, a, terms, noise, given.joint is not None)
+            begin = x
+            while len(terms) > MOST:  # more tensors than one pass takes
+                begin, a, terms = ops.affine(begin, a, terms[:MOST]), 1.0, terms[MOST:]
+                folded += 2 * x.nbytes + sum(y.nbytes for _, y in terms[:MOST])
+            point, scaled = self.step(i, begin, a, terms, noise, given.joint is not None)
             moved += 0 if scaled is None else x.numel() * scaled.element_size()
             moved += folded + 2 * x.nbytes + sum(y.nbytes for _, y in terms)
             x = point if row.commit else x
@@ -243,27 +249,27 @@ def follow(x: Tensor, raw: Tensor) -> Tensor:
 
 
 def unfold(row: Row, x: Tensor, history: Sequence[Prediction]) -> tuple[float, list[Term], int]:
-    """The row as a coefficient of `x` and at most four other tensors, and the bytes that predictions took to compute.
+    """The row as a coefficient of `x` and other tensors, and the bytes that predictions took to compute.
 
-    Predictions enter as their parts. Where those are too many, one is computed, the newest that is enough: the others
-    have fewer rows left to serve.
+    Predictions enter as their parts. Where those are more than the op takes, one is computed, the newest that is
+    enough: the others have fewer rows left to serve. More than four are left only where states enter by themselves, or
+    more than four predictions.
     """
     moved = 0
+    used = list(zip(row.b, [*row.states, *[0.0] * len(row.b)], history, strict=False))
     while True:
         a = row.a
         terms: list[Term] = []
-        for b, prediction in zip(row.b, history, strict=False):
-            if prediction.skip and prediction.state is x:
-                a += b * prediction.skip
-            elif prediction.skip:
-                terms.append((b * prediction.skip, prediction.state))
-            for out, raw in prediction.parts:
-                terms.append((b * out, raw))
-        if len(terms) <= MOST:
+        for b, e, prediction in used:
+            if prediction.skip or e:
+                share = b * prediction.skip + e
+                if prediction.state is x:
+                    a += share
+                else:
+                    terms.append((share, prediction.state))
+            terms += [(b * out, raw) for out, raw in prediction.parts]
+        counts = [len(one.parts) + bool(one.skip and one.state is not x) for _, _, one in used]
+        if len(terms) <= MOST or max(counts) == 1:
             return a, terms, moved
-        counts = [
-            len(prediction.parts) + bool(prediction.skip and prediction.state is not x)
-            for _, prediction in zip(row.b, history, strict=False)
-        ]
         wanted = min(max(counts), 1 + len(terms) - MOST)
         moved += history[next(i for i, count in enumerate(counts) if count >= wanted)].fold()

@@ -1,5 +1,7 @@
 """Solvers: each makes a table of affine rows from a grid of noise levels."""
 
+from headstart.solver.adams import DEIS, IPNDM
+from headstart.solver.afs import AFS
 from headstart.solver.euler import Euler
 from headstart.solver.heun import Churn, Heun
 from headstart.solver.multistep import DPMpp2M, DPMpp3M, DPMppSDE2M, DPMppSDE3M
@@ -8,7 +10,10 @@ from headstart.solver.stochastic import DDPM, Ancestral, EulerMaruyama
 from headstart.solver.unipc import UniPC
 
 __all__ = [
+    "AFS",
     "DDPM",
+    "DEIS",
+    "IPNDM",
     "Ancestral",
     "Churn",
     "DPMpp2M",

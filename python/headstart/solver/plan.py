@@ -123,8 +123,14 @@ def load_plan(path: str | Path) -> Plan:
             f"load_plan: {path} has version {text['version']}, this headstart reads up to {VERSION}: upgrade headstart"
         )
     try:
-        rows = tuple(Row(**{**row, "b": tuple(row["b"])}) for row in text["rows"])
+        rows = tuple(read_row(row) for row in text["rows"])
         errors = float(text["expected_error"]), float(text["classic_error"])
         return Plan(tuple(text["nodes"]), rows, text["ghost"], *errors, dict(text["provenance"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"load_plan: {path} is damaged: {error}") from error
+
+
+def read_row(fields: Mapping[str, Any]) -> Row:
+    """A row of a file, whose lists are tuples again."""
+    lists = {name: tuple(fields[name]) for name in ("b", "states") if name in fields}
+    return Row(**{**fields, **lists})

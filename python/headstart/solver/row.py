@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 
 class Row(NamedTuple):
-    """One row `x' = a x + sum_j b_j D_j + c z` in the state and the denoised predictions, newest first.
+    """One row `x' = a x + sum_j (b_j D_j + e_j x_j) + c z`: state, predictions, the states they were made at, noise.
 
     Fields:
         sigma: noise level of the state; the network is called there first, and its prediction becomes `D_0`.
@@ -17,6 +17,8 @@ class Row(NamedTuple):
         b: coefficients of the predictions, the newest first.
         c: standard deviation of the fresh noise.
         commit: False: `x'` is a trial point, where the next call is made while `x` stays.
+        states: `e`, coefficients of the states of the predictions, in their order; empty: all 0.
+        analytic: Where a row makes no call: `D_0 = analytic x` stands for its prediction. None: no prediction.
     """
 
     sigma: float | None
@@ -24,6 +26,8 @@ class Row(NamedTuple):
     b: tuple[float, ...] = ()
     c: float = 0.0
     commit: bool = True
+    states: tuple[float, ...] = ()
+    analytic: float | None = None
 
 
 class Solver(Protocol):
