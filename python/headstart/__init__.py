@@ -26,7 +26,7 @@ from headstart.diagnostics import (
 from headstart.fitting import Dynamic, Fixed
 from headstart.guidance import Guided, guided
 from headstart.planning import Validation, plan, validate
-from headstart.sampling import SampleInfo, Sampler, integrate, sample
+from headstart.sampling import SampleInfo, Sampler, integrate, sample, sample_info
 from headstart.solver import (
     DDPM,
     Ancestral,
@@ -131,6 +131,7 @@ __all__ = [
     "ops",
     "plan",
     "sample",
+    "sample_info",
     "tail_check",
     "validate",
     "zoo",
