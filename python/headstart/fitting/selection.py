@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.fitting.covariance import LowRank
-from headstart.fitting.em import Fit, Recipe, fold
+from headstart.fitting.em import Fit, Recipe, fit_mixture, fold
 from headstart.fitting.report import Candidate
 from headstart.io.progress import track
 
@@ -64,7 +64,7 @@ class Trials:
             if (trial.candidate.components, trial.candidate.covariance) == name:
                 return trial
         quick = replace(recipe, max_iter=min(ITERATIONS, recipe.max_iter), tol=max(TOLERANCE, recipe.tol))
-        each = self.likelihood(quick.fit(self.points), self.heldout, self.sigma).double()
+        each = self.likelihood(fit_mixture(self.points, quick), self.heldout, self.sigma).double()
         self.table.append(Trial(Candidate(*name, float(each.mean())), recipe, each))
         return self.table[-1]
 
