@@ -22,12 +22,14 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.denoiser import Denoiser, Preconditioned
+from headstart.denoiser import Denoiser, Preconditioned, predict
 from headstart.diagnostics.tails import TailCheck, tail_check
 from headstart.io.keyword import gather
+from headstart.sampling.request import labels_of, part_of
 from headstart.solver.grid import log_uniform
 from headstart.start.check import check_data, check_sigma
 from headstart.start.classic import Classic
+from headstart.start.family import MixtureStart
 from headstart.start.protocol import Start
 
 if TYPE_CHECKING:
@@ -174,11 +176,11 @@ def errors(
         for first in range(0, len(points), batch):
             some = slice(first, first + batch)
             x0 = points[some]
-            part = {name: value[some] if sized(value, len(points)) else value for name, value in cond.items()}
+            part = {name: part_of(value, len(points), first, batch) for name, value in cond.items()}
             for i, sigma in enumerate(sigmas):
                 x = ops.noise(x0, float(sigma), seed, i, first)
-                q = own(x, float(sigma), part.get("label") if getattr(start, "conditional", False) else None)
-                d = denoiser(x, sigma.to(x.device), **part)  # type: ignore[operator]
+                q = own(x, float(sigma), labels_of(start, part))
+                d = predict(denoiser, x, sigma.to(x.device), **part)
                 for row, (a, b) in enumerate(((q, x0), (d, x0), (q, d))):
                     table[row, some, i] = (a.double() - b.double()).square().flatten(1).sum(1).cpu()
     if not table.isfinite().all():
@@ -206,19 +208,13 @@ def summarize(found: Errors, first: int, exact: bool) -> InitializationKL:
     )  # fmt: skip
 
 
-def own_denoiser(op: str, start: Start) -> Callable[[Tensor, float, Any], Tensor]:
+def own_denoiser(op: str, start: Start) -> Callable[[Tensor, float, int | Tensor | None], Tensor]:
     """`D_q(x, sigma, labels)` at every sigma from the start's own upwards, where its law has one in closed form."""
     if isinstance(start, Classic):  # N(0, sigma_T^2 I) is a point at 0, noised
         return lambda x, sigma, labels: torch.zeros_like(x)
-    law = getattr(start, "mixture", None)
-    if law is None or not hasattr(law, "denoise"):
+    if not isinstance(start, MixtureStart):
         raise TypeError(f"{op}: start must have a denoiser in closed form (a mixture), got {type(start).__name__}")
-    return lambda x, sigma, labels: law.denoise(x, sigma) if labels is None else law.denoise(x, sigma, labels)
-
-
-def sized(value: Any, n: int) -> bool:
-    """Whether it is a tensor with a row for each of the n points."""
-    return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == n
+    return start.mixture.denoise
 
 
 class DenoisingLaw(Protocol):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from torch import Tensor
 
-from headstart.denoiser import Denoiser
+from headstart.denoiser import Denoiser, Preconditioned
 from headstart.io.keyword import gather
 from headstart.io.progress import track
 from headstart.ops.check import require_address
@@ -41,7 +41,7 @@ MOST_CALLS = 64
 class PlanKeywords(TypedDict, total=False):
     """Keyword arguments of `PlanOptions`."""
 
-    denoiser: Denoiser | None
+    denoiser: Denoiser | Preconditioned | None
     heldout: Tensor | None
     cond: Mapping[str, Any] | None
     progress: bool
@@ -51,7 +51,7 @@ class PlanKeywords(TypedDict, total=False):
 class PlanOptions:
     """A network and data to calibrate a plan with, as `plan` describes them."""
 
-    denoiser: Denoiser | None = None
+    denoiser: Denoiser | Preconditioned | None = None
     heldout: Tensor | None = None
     cond: Mapping[str, Any] | None = None
     progress: bool = False

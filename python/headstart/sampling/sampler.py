@@ -258,5 +258,5 @@ def held(value: Any, device: torch.device | None = None) -> Any:
     return value.to(device or value.device, copy=True) if isinstance(value, Tensor) else value
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     return ops.check.describe(value) if isinstance(value, Tensor) else repr(value)

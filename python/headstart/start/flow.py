@@ -6,8 +6,8 @@ The network of a `Flow`: a zuko transform and a base law.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from headstart.start.option import FlowKeywords
 
-TRANSFORMS = {kind.__name__: kind for kind in (Coupling, Spline)}
-BASES = {kind.__name__: kind for kind in (GaussianBase, StudentTBase)}
+Variant = TypeVar("Variant")
+TRANSFORMS: dict[str, type[Coupling | Spline]] = {kind.__name__: kind for kind in (Coupling, Spline)}
+BASES: dict[str, type[GaussianBase | StudentTBase]] = {kind.__name__: kind for kind in (GaussianBase, StudentTBase)}
 
 
 class CouplingNetwork(FlowNetwork):
@@ -89,12 +90,14 @@ def make_network(dim: int, classes: int, transform: Transform, base: Base, seed:
         return CouplingNetwork(dim, classes, transform, base)
 
 
-def describe(variant: Any) -> dict[str, Any]:
+def describe(variant: Transform | Base) -> dict[str, Any]:
     """A variant as JSON values."""
+    assert is_dataclass(variant)  # `make_network` knows those alone
+    assert not isinstance(variant, type)
     return {"kind": type(variant).__name__, **asdict(variant)}
 
 
-def revive(values: dict[str, Any], kinds: dict[str, Any]) -> Any:
+def revive(values: dict[str, Any], kinds: dict[str, type[Variant]]) -> Variant:
     """The variant back from `describe`."""
     fields = {name: value for name, value in values.items() if name != "kind"}
     return kinds[values["kind"]](**fields)
