@@ -27,5 +27,5 @@ def gather(op: str, kind: type[Options], given: Mapping[str, Any]) -> Options:
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for name in given:
         if name not in known:
-            raise TypeError(f"{op}: keyword must be one of {', '.join(known)}, got {name!r}")
+            raise TypeError(f"{op}: got an unexpected keyword argument {name!r}, known are {', '.join(known)}")
     return kind(**given)
