@@ -59,18 +59,19 @@ def fit_mixture(
     data: Tensor, labels: Tensor | None, components: int | Literal["auto"] | None, options: FitRequest
 ) -> Any:
     """A mixture of the clean data, Gaussian or Student-t, for every sigma."""
-    import headstart as hs
+    from headstart.start import LowRank, StudentTMixture
+    from headstart.start import fit as fit_default
 
     given: dict[str, Any] = {
         "components": components,
-        "covariance": None if options.rank is None else hs.LowRank(options.rank),
+        "covariance": None if options.rank is None else LowRank(options.rank),
         "seed": options.seed,
         "max_iter": options.max_iter,
         "labels": labels,
         "by_class": options.by_class,
         "progress": True,
     }
-    return hs.fit(data, **given) if options.family == "gmm" else hs.StudentTMixture.fit(data, **given)
+    return fit_default(data, **given) if options.family == "gmm" else StudentTMixture.fit(data, **given)
 
 
 def fit_flow(data: Tensor, labels: Tensor | None, options: FitRequest) -> Any:
@@ -79,17 +80,18 @@ def fit_flow(data: Tensor, labels: Tensor | None, options: FitRequest) -> Any:
     Raises:
         ValueError: no sigma, or a noising regime of another name.
     """
-    import headstart as hs
+    from headstart.fitting import Dynamic, Fixed
+    from headstart.start import Flow, TarFlow
 
     if options.sigma is None:
         raise ValueError("--sigma: a flow is trained at one noise level, and needs it; a mixture does not")
-    noises = {"fixed": hs.Fixed, "dynamic": hs.Dynamic}
+    noises = {"fixed": Fixed, "dynamic": Dynamic}
     if options.noise is not None and options.noise not in noises:
         raise ValueError(f"--noise: must be one of {', '.join(noises)}, got {options.noise!r}")
     given = {"noise": None if options.noise is None else noises[options.noise](), "epochs": options.epochs}
     held: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     shared: dict[str, Any] = {"seed": options.seed, "checkpoint": options.checkpoint, "progress": True}
-    family = hs.Flow if options.family == "flow" else hs.TarFlow
+    family = Flow if options.family == "flow" else TarFlow
     return family.fit(data, options.sigma, labels=labels, **shared, **held)
 
 

@@ -43,10 +43,11 @@ def plan(options: PlanRequest) -> None:
         raise ValueError("--denoiser, --heldout: must be given together")
     if not options.start.is_file():
         raise FileNotFoundError(2, "no such file", str(options.start))
-    import headstart as hs
     from headstart.io import read_dataset
+    from headstart.planning import plan as make_plan
+    from headstart.start import load
 
-    mixture: Any = hs.load(options.start)
+    mixture: Any = load(options.start)
     law = mixture if options.label is None else mixture.given(options.label)
     extra: dict[str, Any] = {}
     if options.denoiser is not None and options.heldout is not None:
@@ -55,7 +56,7 @@ def plan(options: PlanRequest) -> None:
         data = data if options.label is None else data.only(options.label)
         law = law.to(where)
         extra = {"denoiser": find_denoiser(options.denoiser, where), "heldout": data.images[:HELDOUT].to(where)}
-    made = hs.plan(
+    made = make_plan(
         law.at(options.sigma), options.nfe, options.sigma_start, options.free_history, options.seed,
         progress=True, **extra,
     )  # fmt: skip

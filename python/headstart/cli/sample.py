@@ -57,8 +57,8 @@ def find_start(options: SampleRequest, sigma: float, known: tuple[int, ...] | No
             shape, or a `sigma` that leaves no way down.
         OSError: the file cannot be read.
     """
-    import headstart as hs
     from headstart.sampling.request import SIGMA_MIN
+    from headstart.start import Classic, load
 
     name, shape = options.start, options.shape
     if name == "classic":
@@ -66,13 +66,13 @@ def find_start(options: SampleRequest, sigma: float, known: tuple[int, ...] | No
             shape = ",".join(map(str, known))
         if shape is None or not all(part.strip().isdigit() for part in shape.split(",")):
             raise ValueError(f"--shape: --start classic needs channels,height,width, for example 3,64,64, got {shape}")
-        start: Any = hs.Classic(tuple(int(part) for part in shape.split(",")), device=device)
+        start: Any = Classic(tuple(int(part) for part in shape.split(",")), device=device)
     else:
         if not Path(name).is_file():
             raise FileNotFoundError(2, "no such file", name)
         if not sigma > SIGMA_MIN:
             raise ValueError(f"--sigma: must be above {SIGMA_MIN}, where the last step begins, got {sigma}")
-        start = hs.load(name).to(device).at(sigma)
+        start = load(name).to(device).at(sigma)
     if len(start.shape) != 3 or start.shape[0] not in (1, 3, 4) or min(start.shape) < 1:
         raise ValueError(f"sample: the start must be of images (1, 3 or 4, height, width), got {tuple(start.shape)}")
     if known is not None and tuple(start.shape) != known:
@@ -93,7 +93,7 @@ def find_guidance(network: Any, options: SampleRequest, weight: float) -> Any:
         ValueError: it has no null class that is known here, no class is asked for, or a weight or interval that is out
             of range.
     """
-    import headstart as hs
+    from headstart.guidance import guided
 
     interval = options.guidance_interval
     null = getattr(network, "null_label", getattr(getattr(network, "net", None), "classes", None))
@@ -106,7 +106,7 @@ def find_guidance(network: Any, options: SampleRequest, weight: float) -> Any:
         raise ValueError(f"--guidance: must be a finite number of at least 0, got {weight}")
     if interval is not None and not 0 <= interval[0] < interval[1]:
         raise ValueError(f"--guidance-interval: must be LOW HIGH with 0 <= LOW < HIGH, got {interval}")
-    return hs.guided(network, weight, interval=interval or (0.0, math.inf), null={"label": null})
+    return guided(network, weight, interval=interval or (0.0, math.inf), null={"label": null})
 
 
 @guarded
@@ -118,14 +118,15 @@ def sample(options: SampleRequest) -> None:
     import numpy as np
     import torch
 
-    import headstart as hs
     from headstart.io.output import to_bytes, write_samples
     from headstart.io.progress import bars
+    from headstart.sampling import sample_info
+    from headstart.solver.plan import load_plan
     from headstart.start.protocol import ConditionalStart
 
     where, label, sigma = find_device(options.device), options.label, options.sigma
     network, method = find_denoiser(options.denoiser, where), find_solver(options.solver)
-    planned = None if options.plan is None else hs.load_plan(options.plan)
+    planned = None if options.plan is None else load_plan(options.plan)
     if planned is not None and planned.ghost is not None:
         sigma = planned.sigma
     law = find_start(options, sigma, getattr(network, "shape", None), where)
@@ -145,7 +146,7 @@ def sample(options: SampleRequest) -> None:
         for offset in range(0, options.n, options.batch):
             count = min(options.batch, options.n - offset)
             cond = None if label is None else {"label": torch.full((count,), label, device=where)}
-            x, info = hs.sample_info(network, law, count, seed=options.seed, offset=offset, cond=cond, **given)
+            x, info = sample_info(network, law, count, seed=options.seed, offset=offset, cond=cond, **given)
             parts.append(to_bytes(x))
             seconds, calls = seconds + info.seconds, info.nfe
             progress.advance(task, count)
