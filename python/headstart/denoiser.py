@@ -67,6 +67,13 @@ def denoise(network: Preconditioned, x: Tensor, sigma: Tensor | float, **cond: A
     return c_skip * x + c_out * raw.to(x.dtype)
 
 
+def predict(denoiser: Denoiser | Preconditioned, x: Tensor, sigma: Tensor | float, **cond: Any) -> Tensor:
+    """`D(x, sigma)` of a denoiser of either kind, for levels `sigma` that are scalar or `[B]`, one a sample."""
+    if callable(denoiser):
+        return denoiser(x, torch.as_tensor(sigma, dtype=None if isinstance(sigma, Tensor) else torch.float64), **cond)
+    return denoise(denoiser, x, sigma, **cond)
+
+
 class EDM:
     """The denoiser `D = c_skip x + c_out F(c_in x, c_noise)` of a raw network with EDM preconditioning.
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from headstart.denoiser import Denoiser, Preconditioned
+from headstart.denoiser import Denoiser, Preconditioned, predict
 
 ALWAYS = (0.0, math.inf)
 
@@ -28,9 +28,9 @@ class Conditions(NamedTuple):
 class Guided:
     """The denoiser that `guided` makes; its fields are that function's arguments."""
 
-    denoiser: Any
+    denoiser: Denoiser | Preconditioned
     weight: float
-    guide: Any
+    guide: Denoiser | Preconditioned
     null: Mapping[str, Any]
     interval: tuple[float, float]
     batched: bool
@@ -56,14 +56,14 @@ class Guided:
         """`D(x, sigma)` by itself, for levels `sigma` that are scalar or `[B]`, one a sample."""
         within = self._within(sigma)
         if self.weight == 1 or not within.any():
-            return self.denoiser(x, sigma, **cond)
+            return predict(self.denoiser, x, sigma, **cond)
         n, given = x.shape[0], self.conditions(cond, x.shape[0])
         if given.joint is None:
-            main, guide = self.denoiser(x, sigma, **cond), self.guide(x, sigma, **given.guide)
+            main, guide = predict(self.denoiser, x, sigma, **cond), predict(self.guide, x, sigma, **given.guide)
         else:
             if isinstance(sigma, Tensor) and sigma.dim() > 0:
                 sigma = sigma.expand(n).repeat(2)
-            both = self.denoiser(torch.cat([x, x]), sigma, **given.joint)
+            both = predict(self.denoiser, torch.cat([x, x]), sigma, **given.joint)
             main, guide = both[:n], both[n:]
         mixed = torch.lerp(guide.to(x.dtype), main.to(x.dtype), self.weight)
         if within.all():
@@ -127,7 +127,7 @@ def guided(
     return Guided(denoiser, float(weight), other, dict(null or {}), limits, bool(batched))
 
 
-def require_denoiser(name: str, value: Any) -> None:
+def require_denoiser(name: str, value: object) -> None:
     """Refuses what is no denoiser, and one that is guided already.
 
     Raises:

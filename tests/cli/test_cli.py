@@ -6,6 +6,10 @@ import errno
 import importlib
 import json
 import os
+import re
+import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +85,34 @@ def test_help(command: str) -> None:
 def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("headstart.cli.doctor")  # the package's own `doctor` is the command
     needed = ("no-such-distribution",)
-    monkeypatch.setattr(module, "EXTRAS", {"dreams": (needed, "dreams"), "hopes": (needed, None)})
+    monkeypatch.setattr(module, "EXTRAS", {"dreams": (needed, "dreams")})
     text = call("doctor")
     assert hs.__version__ in text
     assert torch.__version__ in text
     assert "CPU instructions" in text
     assert 'it gives dreams; `pip install "headstart[dreams]"`' in text
-    assert "Extra [hopes] is not installed: it is reserved for what comes next, nothing uses it yet." in text
+
+
+def test_doctor_says_what_every_extra_is_for() -> None:
+    """All that pyproject.toml offers beside the developers' own, with what each needs."""
+    module = importlib.import_module("headstart.cli.doctor")
+    needs: dict[str, set[str]] = {}
+    for line in metadata.requires("headstart") or ():
+        name, _, extra = line.partition("extra == ")
+        if extra:
+            needs.setdefault(extra.strip("'\" "), set()).add(re.split(r"[^A-Za-z0-9_-]", name)[0])
+    assert set(module.EXTRAS) == set(needs) - {"test", "dev"}
+    assert all(set(needed) <= needs[name] and gives for name, (needed, gives) in module.EXTRAS.items())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["sample", "--help"], ["bench", "quality", "--help"]])
+def test_help_and_version_come_without_torch(arguments: list[str]) -> None:
+    """They wait for typer alone: torch takes seconds to load."""
+    code = f"import sys; from headstart.cli import app\ntry: app({arguments})\n"
+    code += "finally: print('torch' in sys.modules, 'numpy' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.split()[-2:] == ["False", "False"], done.stderr
+    assert (hs.__version__ if arguments == ["--version"] else "Usage") in done.stdout
 
 
 def test_fit_writes_a_start_that_loads(place: Path) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 from torch import Tensor
 
-from headstart.fitting import FitReport, fit_mixture
+from headstart.fitting import FitReport, Recipe, fit_mixture
 from headstart.fitting import em as em_module
 from headstart.fitting import law as expectation
 from headstart.fitting.kmeans import lloyd, seed_centres
@@ -301,5 +301,5 @@ def test_bad_rank_is_refused():
 
 def test_fit_mixture_reports_each_iteration():
     seen: list[float] = []
-    fitted = fit_mixture(blobs(150, 3, 2)[0], 2, Full(), tick=seen.append)
+    fitted = fit_mixture(blobs(150, 3, 2)[0], Recipe(2, Full()), tick=seen.append)
     assert tuple(seen) == fitted.report.history

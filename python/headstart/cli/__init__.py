@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from headstart.cli.bench import bench
@@ -16,11 +19,28 @@ from headstart.cli.sample import sample
 
 app = typer.Typer(
     name="headstart",
-    help="Learn where the reverse diffusion should start, and run the short way home fast.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def show_version(asked: bool) -> None:
+    """Prints the version and ends, where it is asked for."""
+    if asked:
+        typer.echo(f"headstart {version('headstart')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Learn where the reverse diffusion should start, and run the short way home fast."""
+
+
 for command in (doctor, demo, fit, plan, sample, recipe, convert):
     app.command()(command)
 app.command("eval")(evaluate)

@@ -1,4 +1,4 @@
-"""What the commands share: one-line errors, names of objects, devices."""
+"""Shared by the commands: one-line errors, names of objects, devices."""
 
 from __future__ import annotations
 
@@ -108,11 +108,11 @@ def find_solver(name: str) -> Any:
     Raises:
         ValueError: an unknown name.
     """
-    import headstart as hs
+    from headstart import solver
 
     if name not in SOLVERS:
         raise ValueError(f"--solver: must be one of {', '.join(SOLVERS)}, got {name!r}")
-    return getattr(hs, SOLVERS[name])()
+    return getattr(solver, SOLVERS[name])()
 
 
 def find_denoiser(name: str, device: torch.device) -> Any:

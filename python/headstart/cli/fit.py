@@ -3,114 +3,110 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from headstart.cli.common import console, find_device, guarded, require_file, require_seed, say
+from headstart.cli.options import spread
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Options(NamedTuple):
-    """What the command line says beyond the data; None: not given."""
-
-    components: int | Literal["auto"] | None
-    rank: int | None
-    max_iter: int
-    sigma: float | None
-    noise: str | None
-    epochs: int | None
-    checkpoint: Path | None
-    seed: int
-    by_class: bool | None
-
-
-def fit_gmm(data: Tensor, labels: Tensor | None, options: Options) -> Any:
-    """A low-rank Gaussian mixture of the clean data, for every sigma."""
-    import headstart as hs
-
-    return hs.fit(
-        data,
-        components=options.components,
-        covariance=None if options.rank is None else hs.LowRank(options.rank),
-        seed=options.seed,
-        max_iter=options.max_iter,
-        labels=labels,
-        by_class=options.by_class,
-        progress=True,
-    )
-
-
-def fit_student(data: Tensor, labels: Tensor | None, options: Options) -> Any:
-    """A mixture of Student-t components of the clean data, for every sigma."""
-    import headstart as hs
-
-    return hs.StudentTMixture.fit(
-        data,
-        components=options.components,
-        covariance=None if options.rank is None else hs.LowRank(options.rank),
-        seed=options.seed,
-        max_iter=options.max_iter,
-        labels=labels,
-        by_class=bool(options.by_class),
-        progress=True,
-    )
-
-
-def fit_flow(data: Tensor, labels: Tensor | None, options: Options) -> Any:
-    """A coupling flow of the data noised at one sigma."""
-    import headstart as hs
-
-    return hs.Flow.fit(data, labels=labels, **flow_options(options))
-
-
-def fit_tarflow(data: Tensor, labels: Tensor | None, options: Options) -> Any:
-    """A TarFlow of the images noised at one sigma."""
-    import headstart as hs
-
-    return hs.TarFlow.fit(data, labels=labels, **flow_options(options))
-
-
-def flow_options(options: Options) -> dict[str, Any]:
-    """Arguments that every flow takes; what was not given is left to its defaults."""
-    import headstart as hs
-
-    if options.sigma is None:
-        raise ValueError("--sigma: a flow is trained at one noise level, and needs it; a mixture does not")
-    noises = {"fixed": hs.Fixed, "dynamic": hs.Dynamic}
-    if options.noise is not None and options.noise not in noises:
-        raise ValueError(f"--noise: must be one of {', '.join(noises)}, got {options.noise!r}")
-    given = {"noise": None if options.noise is None else noises[options.noise](), "epochs": options.epochs}
-    held = {name: value for name, value in given.items() if value is not None}
-    shared = {"sigma": options.sigma, "seed": options.seed, "checkpoint": options.checkpoint, "progress": True}
-    return {**shared, **held}
-
-
-FAMILIES: dict[str, Callable[[Any, Any, Options], Any]] = {
-    "gmm": fit_gmm,
-    "student": fit_student,
-    "flow": fit_flow,
-    "tarflow": fit_tarflow,
-}
 MIXTURE, FLOW = ("components", "rank", "by_class"), ("sigma", "noise", "epochs", "checkpoint")
 OWN = {"gmm": MIXTURE, "student": MIXTURE, "flow": FLOW, "tarflow": FLOW}
 
 
-def require_family(family: str, options: Options) -> None:
+@dataclass(frozen=True)
+class FitRequest:
+    """Options of `headstart fit`."""
+
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Folder or zip of images or EDM2 latents, .npy, .npz, .pt, .safetensors, idx, zoo:fashion."
+        ),
+    ]
+    out: Annotated[Path, typer.Option(help="File to write (safetensors).")] = Path("start.safetensors")
+    family: Annotated[str, typer.Option(help=f"One of {', '.join(OWN)}.")] = "gmm"
+    components: Annotated[
+        str | None, typer.Option(help="Mixture components, or auto: by held-out likelihood; default: from the data.")
+    ] = None
+    rank: Annotated[int | None, typer.Option(min=1, help="Rank of a component; default: from the data.")] = None
+    sigma: Annotated[float | None, typer.Option(help="Noise level that a flow is trained at.")] = None
+    noise: Annotated[str | None, typer.Option(help="Of a flow: fixed or dynamic; default: the family's.")] = None
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of a flow; default: the family's.")] = None
+    checkpoint: Annotated[Path | None, typer.Option(help="File that a flow's training resumes from.")] = None
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the fit.")] = 0
+    max_iter: Annotated[int, typer.Option(min=1, help="Most passes of EM.")] = 100
+    size: Annotated[int | None, typer.Option(min=1, help="Crop and resize images to this side.")] = None
+    labels: Annotated[bool, typer.Option(help="Learn classes where the data have labels.")] = True
+    by_class: Annotated[
+        bool | None, typer.Option(help="Components of each class by itself; default: from 1,000 points a class on.")
+    ] = None
+    label: Annotated[int | None, typer.Option(min=0, help="Fit on this class alone.")] = None
+    classes: Annotated[str | None, typer.Option(help="Fit on these: 3,7 or a JSON file with a list.")] = None
+    latent_seed: Annotated[
+        int | None, typer.Option(min=0, help="Draw EDM2 latents around their means with this seed; default: means.")
+    ] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
+
+
+def fit_mixture(
+    data: Tensor, labels: Tensor | None, components: int | Literal["auto"] | None, options: FitRequest
+) -> Any:
+    """A mixture of the clean data, Gaussian or Student-t, for every sigma."""
+    from headstart.start import LowRank, StudentTMixture
+    from headstart.start import fit as fit_default
+
+    given: dict[str, Any] = {
+        "components": components,
+        "covariance": None if options.rank is None else LowRank(options.rank),
+        "seed": options.seed,
+        "max_iter": options.max_iter,
+        "labels": labels,
+        "by_class": options.by_class,
+        "progress": True,
+    }
+    return fit_default(data, **given) if options.family == "gmm" else StudentTMixture.fit(data, **given)
+
+
+def fit_flow(data: Tensor, labels: Tensor | None, options: FitRequest) -> Any:
+    """A flow of the data noised at one sigma; what was not given is left to the family's defaults.
+
+    Raises:
+        ValueError: no sigma, or a noising regime of another name.
+    """
+    from headstart.fitting import Dynamic, Fixed
+    from headstart.start import Flow, TarFlow
+
+    if options.sigma is None:
+        raise ValueError("--sigma: a flow is trained at one noise level, and needs it; a mixture does not")
+    noises = {"fixed": Fixed, "dynamic": Dynamic}
+    if options.noise is not None and options.noise not in noises:
+        raise ValueError(f"--noise: must be one of {', '.join(noises)}, got {options.noise!r}")
+    given = {"noise": None if options.noise is None else noises[options.noise](), "epochs": options.epochs}
+    held: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    shared: dict[str, Any] = {"seed": options.seed, "checkpoint": options.checkpoint, "progress": True}
+    family = Flow if options.family == "flow" else TarFlow
+    return family.fit(data, options.sigma, labels=labels, **shared, **held)
+
+
+def require_family(options: FitRequest) -> None:
     """Fails before any work on an unknown family, or an option that is another family's.
 
     Raises:
-        ValueError: as above.
+        ValueError: an unknown family, or an option that it does not have.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"--family: must be one of {', '.join(FAMILIES)}, got {family!r}")
+    family = options.family
+    if family not in OWN:
+        raise ValueError(f"--family: must be one of {', '.join(OWN)}, got {family!r}")
     for name in {name for names in OWN.values() for name in names} - set(OWN[family]):
         if getattr(options, name) is not None:
-            owners = ", ".join(other for other in FAMILIES if name in OWN[other])
+            owners = ", ".join(other for other in OWN if name in OWN[other])
             raise ValueError(f"--{name.replace('_', '-')}: is for {owners}, not for --family {family}")
     if options.checkpoint is not None:
         require_file(options.checkpoint, "--checkpoint")
@@ -130,58 +126,31 @@ def read_count(text: str | None) -> int | Literal["auto"] | None:
 
 
 @guarded
-def fit(
-    data: Annotated[
-        str,
-        typer.Argument(
-            help="Folder or zip of images or EDM2 latents, .npy, .npz, .pt, .safetensors, idx, zoo:fashion."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="File to write (safetensors).")] = Path("start.safetensors"),
-    family: Annotated[str, typer.Option(help=f"One of {', '.join(FAMILIES)}.")] = "gmm",
-    components: Annotated[
-        str | None, typer.Option(help="Mixture components, or auto: by held-out likelihood; default: from the data.")
-    ] = None,
-    rank: Annotated[int | None, typer.Option(min=1, help="Rank of a component; default: from the data.")] = None,
-    sigma: Annotated[float | None, typer.Option(help="Noise level that a flow is trained at.")] = None,
-    noise: Annotated[str | None, typer.Option(help="Of a flow: fixed or dynamic; default: the family's.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of a flow; default: the family's.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="File that a flow's training resumes from.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the fit.")] = 0,
-    max_iter: Annotated[int, typer.Option(min=1, help="Most passes of EM.")] = 100,
-    size: Annotated[int | None, typer.Option(min=1, help="Crop and resize images to this side.")] = None,
-    labels: Annotated[bool, typer.Option(help="Learn classes where the data have labels.")] = True,
-    by_class: Annotated[
-        bool | None, typer.Option(help="Components of each class by itself; default: from 1,000 points a class on.")
-    ] = None,
-    label: Annotated[int | None, typer.Option(min=0, help="Fit on this class alone.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Fit on these: 3,7 or a JSON file with a list.")] = None,
-    latent_seed: Annotated[
-        int | None, typer.Option(min=0, help="Draw EDM2 latents around their means with this seed; default: means.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-) -> None:
+@spread(FitRequest)
+def fit(options: FitRequest) -> None:
     """Fit a start to DATA (a mixture, or a flow at one sigma) and write it to one safetensors file."""
-    require_file(out, "--out")
-    require_seed(seed)
-    options = Options(read_count(components), rank, max_iter, sigma, noise, epochs, checkpoint, seed, by_class)
-    require_family(family, options)
+    require_file(options.out, "--out")
+    require_seed(options.seed)
+    require_family(options)
+    components = read_count(options.components)
     from headstart.io import read_classes, read_dataset
 
-    where = find_device(device)
-    kept = None if classes is None else read_classes(classes)
-    dataset = read_dataset(data, size, kept, latent_seed, progress=True)
-    if label is not None:
-        dataset = dataset.only(label)
-    known = dataset.labels if labels else None
+    where = find_device(options.device)
+    kept = None if options.classes is None else read_classes(options.classes)
+    dataset = read_dataset(options.data, options.size, kept, options.latent_seed, progress=True)
+    if options.label is not None:
+        dataset = dataset.only(options.label)
+    known = dataset.labels if options.labels else None
     shape, n = tuple(dataset.images.shape[1:]), len(dataset.images)
     classes = "" if known is None else f", {len(known.unique())} classes"
     say(f"{n} samples of shape {'x'.join(map(str, shape))}{classes}")
-    start = FAMILIES[family](dataset.images.to(where), None if known is None else known.to(where), options)
-    start.save(out)
-    kind = f"{len(start.weight)} components" if OWN[family] == MIXTURE else f"{family} at sigma {start.sigma:g}"
-    console.print(f"wrote {out}: {kind}", markup=False, highlight=False, soft_wrap=True)
-    for tried in getattr(start.report, "candidates", ()):
+    data, labels = dataset.images.to(where), None if known is None else known.to(where)
+    mixture = OWN[options.family] == MIXTURE
+    start = fit_mixture(data, labels, components, options) if mixture else fit_flow(data, labels, options)
+    start.save(options.out)
+    kind = f"{len(start.weight)} components" if mixture else f"{options.family} at sigma {start.sigma:g}"
+    console.print(f"wrote {options.out}: {kind}", markup=False, highlight=False, soft_wrap=True)
+    for tried in start.report.candidates if mixture else ():
         score = tried.log_likelihood / math.prod(shape)
         say(f"tried {tried.components} components, {tried.covariance}: {score:.4f} nats per dimension, held out")
     if start.report is not None and start.report.heldout_log_likelihood is not None:

@@ -20,16 +20,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.denoiser import Denoiser, Preconditioned
+from headstart.denoiser import Denoiser, Preconditioned, predict
 from headstart.io.output import write
 from headstart.solver import DDPM, Row, Solver
 from headstart.start.protocol import Start
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Gauss-Legendre nodes and weights on [-1, 1]
 NODES = (-0.8611363115940526, -0.3399810435848563, 0.3399810435848563, 0.8611363115940526)
@@ -146,7 +149,9 @@ def part(values: Tensor) -> Estimate:
     return Estimate(float(values.mean()), float(values.double().std()) / math.sqrt(len(values)))
 
 
-def path_errors(law: ExactLaw, denoiser: Any, levels: list[float], n: int, seed: int) -> tuple[Tensor, Tensor]:
+def path_errors(
+    law: ExactLaw, denoiser: Denoiser | Preconditioned, levels: list[float], n: int, seed: int
+) -> tuple[Tensor, Tensor]:
     """Each point's score and discretization error of every step, `[n, K]` twice, along one noising walk a point."""
     x = law.at(levels[-1]).sample(n, seed=seed).double()
     score, discretization = (torch.zeros(n, len(levels) - 1, dtype=torch.float64) for _ in range(2))
@@ -161,7 +166,7 @@ def path_errors(law: ExactLaw, denoiser: Any, levels: list[float], n: int, seed:
             inner.append((weight * half / sigma**2, law.denoise(x, sigma)))
         x, at, step = ops.noise(x, math.sqrt(t**2 - at**2), seed, step), t, step + 1
         frozen = law.denoise(x, t)
-        off = denoiser(x, torch.tensor(t, dtype=torch.float64)) - frozen
+        off = predict(denoiser, x, torch.tensor(t, dtype=torch.float64)) - frozen
         score[:, k] = (0.5 / s**2 - 0.5 / t**2) * off.square().flatten(1).sum(1)
         for weight, exact in inner:
             discretization[:, k] += weight * (exact - frozen).square().flatten(1).sum(1)
@@ -169,7 +174,13 @@ def path_errors(law: ExactLaw, denoiser: Any, levels: list[float], n: int, seed:
 
 
 def log_likelihood(
-    start: Start, denoiser: Any, rows: list[Row], levels: list[float], x: Tensor, paths: int, seed: int
+    start: Start,
+    denoiser: Denoiser | Preconditioned,
+    rows: list[Row],
+    levels: list[float],
+    x: Tensor,
+    paths: int,
+    seed: int,
 ) -> Tensor:
     """`ln (1/M) sum_m p^(x, path_m) / q(path_m | x)` `[n]` over M noising paths q: at most `ln p^` on average."""
     n, dim = len(x), x[0].numel()
@@ -180,7 +191,7 @@ def log_likelihood(
             t, s, row = levels[k], levels[k + 1], rows[k]
             up = math.sqrt(t**2 - s**2)
             above = ops.noise(state, up, seed, m * len(rows) + k)
-            mean = row.a * above + row.b[0] * denoiser(above, torch.tensor(t, dtype=torch.float64))
+            mean = row.a * above + row.b[0] * predict(denoiser, above, torch.tensor(t, dtype=torch.float64))
             down = ((state - mean) / row.c).square() - ((above - state) / up).square()
             total += -0.5 * down.flatten(1).sum(1) - dim * math.log(row.c / up)
             state = above
@@ -188,7 +199,7 @@ def log_likelihood(
     return weight.logsumexp(0) - math.log(paths)
 
 
-def draw(budget: ErrorBudget) -> Any:
+def draw(budget: ErrorBudget) -> Figure:
     """The figure of `ErrorBudget.plot`."""
     try:
         from matplotlib.figure import Figure

@@ -16,18 +16,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.denoiser import Denoiser, Preconditioned
+from headstart.denoiser import Denoiser, Preconditioned, predict
 from headstart.diagnostics.tails import TailCheck, tail_check
+from headstart.io.keyword import gather
+from headstart.sampling.request import labels_of, part_of
 from headstart.solver.grid import log_uniform
 from headstart.start.check import check_data, check_sigma
 from headstart.start.classic import Classic
+from headstart.start.family import MixtureStart
 from headstart.start.protocol import Start
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 FAR = 100.0  # the integral's far end, in standard deviations of the data: what lies beyond is about D / FAR^4 nats
 SIGNIFICANT = 3.5  # standard errors by which a denoiser must lose at one of some 40 levels to be called worse
@@ -85,10 +91,39 @@ class InitializationKL:
     warning: str | None
 
 
+class ErrorKeywords(TypedDict, total=False):
+    """Keyword arguments of `ErrorOptions`."""
+
+    far: float | None
+    levels: int
+    seed: int
+    batch: int
+    cond: Mapping[str, Any] | None
+    exact: bool
+
+
+@dataclass(frozen=True)
+class ErrorOptions:
+    """How denoising errors are measured, as `initialization_kl` describes it."""
+
+    far: float | None = None
+    levels: int = 32
+    seed: int = 0
+    batch: int = 512
+    cond: Mapping[str, Any] | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class SweepOptions(ErrorOptions):
+    """The same for `horizon`, whose levels also serve to look for sigma_T."""
+
+    levels: int = 48
+
+
 def initialization_kl(
-    start: Start, denoiser: Denoiser | Preconditioned, heldout: Tensor, far: float | None = None, levels: int = 32,
-    seed: int = 0, batch: int = 512, cond: Mapping[str, Any] | None = None, exact: bool = False,
-) -> InitializationKL:  # fmt: skip
+    start: Start, denoiser: Denoiser | Preconditioned, heldout: Tensor, **options: Unpack[ErrorKeywords]
+) -> InitializationKL:
     """`KL(p_T || p_theta)` of a start at its `sigma`, by the module's equation.
 
     Both denoisers see the same noisy points; each level has noise of its own. `levels` network calls a held-out point.
@@ -98,52 +133,54 @@ def initialization_kl(
         denoiser: `D(x, sigma, **cond) -> x0`, the network that is sampled with.
         heldout: points `[N, *shape]` outside the fit, N >= 2.
         far: largest level, in units of the data; None: 100 standard deviations of the data, at least 2 sigma_T.
-        levels: number of levels, log-uniform from sigma_T to `far`.
-        seed: of the noise.
-        batch: points a call.
+        levels: number of levels, log-uniform from sigma_T to `far` (32).
+        seed: of the noise (0).
+        batch: points a call (512).
         cond: keyword arguments of the denoiser; tensors of size N are split with the batch, and `label` also goes to
             a conditional start (an unconditional one is charged with what the label tells the network).
         exact: the denoiser is the exact posterior mean: the gap is then `E|D - D_q|^2`, of far smaller variance.
 
     Raises:
-        TypeError: a start without a denoiser of its own (a flow).
-        ValueError: held-out points of another shape than the start, or a number unlike the above.
+        TypeError: a start without a denoiser of its own (a flow), or an unknown keyword.
+        ValueError: held-out points of another shape than the start, or a number out of its range.
     """
+    asked = gather("initialization_kl", ErrorOptions, options)
     sigma_T = check_sigma("initialization_kl", start.sigma, positive=True)
-    sigmas = ladder("initialization_kl", sigma_T, 2 * sigma_T, far, levels, heldout)
-    found = errors("initialization_kl", start, denoiser, heldout, sigmas, seed, batch, cond)
-    return summarize(found, 0, exact)
+    sigmas = ladder("initialization_kl", sigma_T, 2 * sigma_T, asked, heldout)
+    found = errors("initialization_kl", start, denoiser, heldout, sigmas, asked)
+    return summarize(found, 0, asked.exact)
 
 
-def ladder(op: str, low: float, least: float, far: float | None, levels: int, heldout: Tensor) -> Tensor:
+def ladder(op: str, low: float, least: float, options: ErrorOptions, heldout: Tensor) -> Tensor:
     """Levels `[levels]`, ascending from `low` to the far end, which is at least `least`."""
-    far = max(FAR * float(heldout.double().std()), least) if far is None else far
+    levels = options.levels
+    far = max(FAR * float(heldout.double().std()), least) if options.far is None else options.far
     if levels < 3 or not least <= far < math.inf:
         raise ValueError(f"{op}: levels must be at least 3 and far at least {least:g}, got {levels} and {far:g}")
     return log_uniform(far, low, levels)[:-1].flip(0)
 
 
 def errors(
-    op: str, start: Start, denoiser: Denoiser | Preconditioned, heldout: Tensor, sigmas: Tensor, seed: int, batch: int,
-    cond: Mapping[str, Any] | None,
-) -> Errors:  # fmt: skip
+    op: str, start: Start, denoiser: Denoiser | Preconditioned, heldout: Tensor, sigmas: Tensor, options: ErrorOptions
+) -> Errors:
     """Denoising errors of both at `sigmas` `[S]`."""
     points = check_data(op, heldout)
     if tuple(points.shape[1:]) != tuple(start.shape) or len(points) < 2:
         raise ValueError(f"{op}: heldout must be [N >= 2, *{list(start.shape)}], got {list(points.shape)}")
+    batch, seed = options.batch, options.seed
     if batch < 1:
         raise ValueError(f"{op}: batch must be at least 1, got {batch}")
-    own, cond = own_denoiser(op, start), dict(cond or {})
+    own, cond = own_denoiser(op, start), dict(options.cond or {})
     table = torch.empty(3, len(points), len(sigmas), dtype=torch.float64)
     with torch.no_grad():
         for first in range(0, len(points), batch):
             some = slice(first, first + batch)
             x0 = points[some]
-            part = {name: value[some] if sized(value, len(points)) else value for name, value in cond.items()}
+            part = {name: part_of(value, len(points), first, batch) for name, value in cond.items()}
             for i, sigma in enumerate(sigmas):
                 x = ops.noise(x0, float(sigma), seed, i, first)
-                q = own(x, float(sigma), part.get("label") if getattr(start, "conditional", False) else None)
-                d = denoiser(x, sigma.to(x.device), **part)  # type: ignore[operator]
+                q = own(x, float(sigma), labels_of(start, part))
+                d = predict(denoiser, x, sigma.to(x.device), **part)
                 for row, (a, b) in enumerate(((q, x0), (d, x0), (q, d))):
                     table[row, some, i] = (a.double() - b.double()).square().flatten(1).sum(1).cpu()
     if not table.isfinite().all():
@@ -171,19 +208,13 @@ def summarize(found: Errors, first: int, exact: bool) -> InitializationKL:
     )  # fmt: skip
 
 
-def own_denoiser(op: str, start: Start) -> Callable[[Tensor, float, Any], Tensor]:
+def own_denoiser(op: str, start: Start) -> Callable[[Tensor, float, int | Tensor | None], Tensor]:
     """`D_q(x, sigma, labels)` at every sigma from the start's own upwards, where its law has one in closed form."""
     if isinstance(start, Classic):  # N(0, sigma_T^2 I) is a point at 0, noised
         return lambda x, sigma, labels: torch.zeros_like(x)
-    law = getattr(start, "mixture", None)
-    if law is None or not hasattr(law, "denoise"):
+    if not isinstance(start, MixtureStart):
         raise TypeError(f"{op}: start must have a denoiser in closed form (a mixture), got {type(start).__name__}")
-    return lambda x, sigma, labels: law.denoise(x, sigma) if labels is None else law.denoise(x, sigma, labels)
-
-
-def sized(value: Any, n: int) -> bool:
-    """Whether it is a tensor with a row for each of the n points."""
-    return isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == n
+    return start.mixture.denoise
 
 
 class DenoisingLaw(Protocol):
@@ -218,8 +249,7 @@ class Horizon:
 
 def horizon(
     law: DenoisingLaw, denoiser: Denoiser | Preconditioned, heldout: Tensor, low: float, high: float,
-    threshold: float = 0.01, far: float | None = None, levels: int = 48, seed: int = 0, batch: int = 512,
-    cond: Mapping[str, Any] | None = None, exact: bool = False,
+    threshold: float = 0.01, **options: Unpack[ErrorKeywords],
 ) -> Horizon:  # fmt: skip
     """The smallest sigma_T in [low, high] with `KL(p_T || p_theta) <= threshold`, and a tail check there.
 
@@ -231,25 +261,26 @@ def horizon(
         denoiser, heldout, far, seed, batch, cond, exact: as in `initialization_kl`.
         low, high: where to look, in units of the data.
         threshold: of the KL, in nats.
-        levels: levels of the whole sweep, log-uniform: one network call each for every held-out point.
+        levels: levels of the whole sweep, log-uniform (48): one network call each for every held-out point.
 
     Raises:
         TypeError, ValueError: as `initialization_kl`; low and high not ascending above 0, threshold not above 0.
     """
+    asked = gather("horizon", SweepOptions, options)
     low, high = check_sigma("horizon", low, positive=True), check_sigma("horizon", high, positive=True)
     if not low < high or not threshold > 0:
         raise ValueError(f"horizon: need low < high and a threshold above 0, got {low}, {high} and {threshold}")
-    sigmas = ladder("horizon", low, 2 * high, far, levels, heldout)
-    found = errors("horizon", law.at(low), denoiser, heldout, sigmas, seed, batch, cond)
-    integrals = found.integrals(exact)[:, sigmas <= high * (1 + 1e-12)]
+    sigmas = ladder("horizon", low, 2 * high, asked, heldout)
+    found = errors("horizon", law.at(low), denoiser, heldout, sigmas, asked)
+    integrals = found.integrals(asked.exact)[:, sigmas <= high * (1 + 1e-12)]
     kl, error = integrals.mean(0), integrals.std(0) / math.sqrt(len(integrals))
     above = (kl > threshold).nonzero()
     index = int(above[-1]) + 1 if len(above) else 0
     reached = index < len(kl)
     index = min(index, len(kl) - 1)
-    initialization = summarize(found, index, exact)
+    initialization = summarize(found, index, asked.exact)
     sigma = float(sigmas[index])
-    tail = tail_check(law.at(sigma), heldout, seed=seed)
+    tail = tail_check(law.at(sigma), heldout, seed=asked.seed)
     missed = None if reached else f"the KL stays above {threshold:g} up to sigma {sigma:.3g}"
     warning = objection(initialization, tail, missed)
     return Horizon(sigma, initialization, tail, sigmas[: len(kl)], kl, error, warning)

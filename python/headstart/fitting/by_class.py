@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.fitting.em import Fit, Recipe
+from headstart.fitting.em import Fit, Recipe, fit_mixture
 from headstart.fitting.report import FitReport
 
 
@@ -34,7 +34,7 @@ def fit_by_class(points: Tensor, labels: Tensor, recipe: Recipe, tick: Callable[
     fits = []
     for label in classes.tolist():
         try:
-            fits.append(recipe.fit(points[labels == label], None, tick))
+            fits.append(fit_mixture(points[labels == label], recipe, None, tick))
         except ValueError as error:
             raise ValueError(f"{error}, in class {label}") from None
     return join(fits, classes, counts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -95,6 +95,7 @@ class Factor(NamedTuple):
     spread: Tensor | None = None
 
 
+@runtime_checkable
 class Covariance(Protocol):
     """A family of covariances, as given to `fit`."""
 
@@ -186,6 +187,6 @@ def first_axes(rank: int, dim: int, device: torch.device) -> Tensor:
 
 def check_covariance(covariance: object) -> None:
     """A covariance family."""
-    if not hasattr(covariance, "estimate") or isinstance(covariance, type):
+    if not isinstance(covariance, Covariance) or isinstance(covariance, type):
         families = "Isotropic(), Diagonal(), Full() or LowRank(rank)"
         raise ValueError(f"fit: covariance must be {families}, got {covariance!r}")

@@ -100,32 +100,61 @@ class Fit(NamedTuple):
     df: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a fit.
+
+    Attributes:
+        components: K to begin with, at most N, or "auto".
+        covariance: Covariance family.
+        seed: Of the held-out split and of the first centres.
+        max_iter: Most M steps, over both stages.
+        tol: EM stops when the mean log-likelihood of a point rises by less, in nats per dimension.
+        law: Of a component.
+    """
+
+    components: int | Literal["auto"]
+    covariance: Covariance
+    seed: int = 0
+    max_iter: int = 100
+    tol: float = 1e-4
+    law: ComponentLaw = Normal()
+
+    def check(self, n: int) -> None:
+        """Refuses, before any work, what `n` points cannot be fitted with.
+
+        Raises:
+            ValueError: A number out of range, or a covariance of no family.
+        """
+        components = self.components
+        if components != "auto" and not isinstance(components, int):
+            raise ValueError(f'fit: components must be an integer or "auto", got {components!r}')
+        if components == "auto" and n < MIN_POINTS:
+            raise ValueError(f'fit: data must have at least {MIN_POINTS} points for "auto" components, got {n}')
+        if components != "auto" and not 1 <= components <= n:
+            raise ValueError(f"fit: components must be from 1 to N = {n} points, got {components}")
+        check_covariance(self.covariance)
+        if not ops.check.is_integer(self.seed) or not 0 <= self.seed < 2**64:
+            raise ValueError(f"fit: seed must be an integer in [0, 2^64), got {self.seed!r}")
+        if self.max_iter < 1 or not self.tol >= 0:
+            raise ValueError(f"fit: max_iter must be at least 1 and tol at least 0, got {self.max_iter} and {self.tol}")
+
+
 def fit_mixture(
     data: Tensor,
-    components: int,
-    family: Covariance,
-    seed: int = 0,
-    max_iter: int = 100,
-    tol: float = 1e-4,
+    recipe: Recipe,
     labels: Tensor | None = None,
     tick: Callable[[float], None] = lambda log_likelihood: None,
-    law: ComponentLaw = Normal(),
 ) -> Fit:
     """Maximum-likelihood mixture of checked data, by EM from k-means++ seeds.
 
-    EM climbs first on a subsample, then on all points. It stops when the mean log-likelihood of a point rises by
-    less than `tol` nats per dimension.
+    EM climbs first on a subsample, then on all points.
 
     Args:
         data: Points `[N, D]`, finite, float32 or float64.
-        components: Components K to begin with, at most N.
-        family: Covariance family.
-        seed: Seed of the held-out split and of the first centres.
-        max_iter: Most M steps, over both stages.
-        tol: Stopping rule, in nats per dimension.
+        recipe: With a number of components.
         labels: Classes `[N]`, int64, or None.
         tick: Called once an iteration with the log-likelihood.
-        law: Of a component.
 
     Raises:
         ValueError: The data has no variance, or squares or the log-likelihood overflow.
@@ -133,21 +162,23 @@ def fit_mixture(
     Reference: "Maximum Likelihood from Incomplete Data via the EM Algorithm" (Dempster, Laird, Rubin, 1977,
     https://doi.org/10.1111/j.2517-6161.1977.tb01600.x).
     """
+    assert isinstance(recipe.components, int)  # "auto" was settled by trial
+    components, seed, law = recipe.components, int(recipe.seed), recipe.law
     began = time.perf_counter()
     generator = torch.Generator().manual_seed(fold(seed))
     order = torch.randperm(len(data), generator=generator).to(data.device)
     held = len(data) // HELDOUT_SHARE if len(data) >= HELDOUT_FROM else 0
     heldout, rows = order[:held], order[held:]
-    problem = Problem(data, family, law, least_variance(data), tol)
+    problem = Problem(data, recipe.covariance, law, least_variance(data), recipe.tol)
 
     few = rows[: max(SUBSAMPLE, SUBSAMPLE_PER_COMPONENT * components)]
     state = begin(problem, few, components, generator)
     steps = 0
     if len(few) < len(rows) // 2:
-        coarse = problem._replace(tol=COARSE * tol)
-        belief, history, _ = climb(coarse, few, state, max_iter // 2, tick)
+        coarse = problem._replace(tol=COARSE * recipe.tol)
+        belief, history, _ = climb(coarse, few, state, recipe.max_iter // 2, tick)
         state, steps = belief.state, len(history) - 1
-    belief, history, converged = climb(problem, rows, state, max_iter - steps, tick)
+    belief, history, converged = climb(problem, rows, state, recipe.max_iter - steps, tick)
     state, steps = belief.state, steps + len(history) - 1
 
     unseen = law.expect(data, heldout, state, settled=True) if held else None
@@ -156,7 +187,7 @@ def fit_mixture(
         heldout=held,
         components=len(state.weight),
         dropped=components - len(state.weight),
-        covariance=repr(family),
+        covariance=repr(recipe.covariance),
         iterations=steps,
         converged=converged,
         log_likelihood=history[-1],
@@ -196,41 +227,3 @@ def average_by_class(responsibility: Tensor, labels: Tensor) -> Tensor:
     total = responsibility.new_zeros(int(labels.max()) + 1, responsibility.shape[1], dtype=torch.float64)
     total.index_add_(0, labels, responsibility.double())
     return total / total.sum(1, keepdim=True).clamp_min(1e-300)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a fit is asked for; fields as the arguments of `GaussianMixture.fit`, and the law of a component."""
-
-    components: int | Literal["auto"]
-    covariance: Covariance
-    seed: int
-    max_iter: int
-    tol: float
-    law: ComponentLaw
-
-    def check(self, n: int) -> None:
-        """Refuses, before any work, what `n` points cannot be fitted with.
-
-        Raises:
-            ValueError: A number out of range, or a covariance of no family.
-        """
-        components = self.components
-        if components != "auto" and not isinstance(components, int):
-            raise ValueError(f'fit: components must be an integer or "auto", got {components!r}')
-        if components == "auto" and n < MIN_POINTS:
-            raise ValueError(f'fit: data must have at least {MIN_POINTS} points for "auto" components, got {n}')
-        if components != "auto" and not 1 <= components <= n:
-            raise ValueError(f"fit: components must be from 1 to N = {n} points, got {components}")
-        check_covariance(self.covariance)
-        if not ops.check.is_integer(self.seed) or not 0 <= self.seed < 2**64:
-            raise ValueError(f"fit: seed must be an integer in [0, 2^64), got {self.seed!r}")
-        if self.max_iter < 1 or not self.tol >= 0:
-            raise ValueError(f"fit: max_iter must be at least 1 and tol at least 0, got {self.max_iter} and {self.tol}")
-
-    def fit(self, data: Tensor, labels: Tensor | None = None, tick: Callable[[float], None] = lambda _: None) -> Fit:
-        """EM on checked points `[N, D]`, with a given number of components."""
-        assert isinstance(self.components, int)
-        return fit_mixture(
-            data, self.components, self.covariance, int(self.seed), self.max_iter, self.tol, labels, tick, self.law
-        )

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.fitting.covariance import LowRank
-from headstart.fitting.em import Fit, Recipe, fold
+from headstart.fitting.covariance import Covariance, LowRank
+from headstart.fitting.em import Fit, Recipe, fit_mixture, fold
 from headstart.fitting.report import Candidate
 from headstart.io.progress import track
 
@@ -64,7 +64,7 @@ class Trials:
             if (trial.candidate.components, trial.candidate.covariance) == name:
                 return trial
         quick = replace(recipe, max_iter=min(ITERATIONS, recipe.max_iter), tol=max(TOLERANCE, recipe.tol))
-        each = self.likelihood(quick.fit(self.points), self.heldout, self.sigma).double()
+        each = self.likelihood(fit_mixture(self.points, quick), self.heldout, self.sigma).double()
         self.table.append(Trial(Candidate(*name, float(each.mean())), recipe, each))
         return self.table[-1]
 
@@ -81,7 +81,12 @@ class Trials:
         """The smallest candidate that the likeliest does not beat."""
         likeliest = max(self.table, key=lambda trial: trial.candidate.log_likelihood)
         equal = [trial.recipe for trial in self.table if trial is likeliest or not likeliest.beats(trial)]
-        return min(equal, key=lambda recipe: (recipe.components, getattr(recipe.covariance, "rank", 0)))
+        return min(equal, key=lambda recipe: (recipe.components, rank_of(recipe.covariance)))
+
+
+def rank_of(covariance: Covariance) -> int:
+    """The rank of a low-rank family, 0 of any other."""
+    return covariance.rank if isinstance(covariance, LowRank) else 0
 
 
 def choose(score: Score, data: Tensor, recipe: Recipe, progress: bool) -> tuple[Recipe, tuple[Candidate, ...]]:

@@ -13,7 +13,7 @@ import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from headstart import ops
 from headstart.io import output
 
 
+@runtime_checkable
 class Noising(Protocol):
     """A regime of noising, as given to the `fit` of a flow. Noise is addressed: resuming draws the same."""
 
@@ -97,7 +98,7 @@ class Training:
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        if not hasattr(self.noise, "each") or isinstance(self.noise, type):
+        if not isinstance(self.noise, Noising) or isinstance(self.noise, type):
             raise ValueError(f"fit: noise must be Fixed() or Dynamic(), got {self.noise!r}")
         for name in ("epochs", "batch", "patience"):
             value = getattr(self, name)

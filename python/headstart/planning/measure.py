@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.denoiser import Denoiser, Preconditioned, predict
 from headstart.planning.flow import LEAST_SIGMA, ReducedFlow
 from headstart.sampling import sample
 from headstart.solver import DPMpp2M
@@ -58,7 +59,12 @@ def expected(made: Plan, mixture: GaussianMixture, seed: int) -> float:
 
 
 def on_network(
-    made: Plan, denoiser: Any, mixture: GaussianMixture, n: int, cond: Mapping[str, Any], seed: int
+    made: Plan,
+    denoiser: Denoiser | Preconditioned,
+    mixture: GaussianMixture,
+    n: int,
+    cond: Mapping[str, Any],
+    seed: int,
 ) -> float:
     """Mean over samples of the root-mean-square distance to the network's fine solution from the same first states."""
     start: Start = Classic(mixture.shape) if made.sigma == SIGMA_MAX else mixture.at(made.sigma)
@@ -117,7 +123,12 @@ class Calibration:
 
 
 def calibrate(
-    mixture: GaussianMixture, denoiser: Any, heldout: Tensor, sigma: float, cond: Mapping[str, Any], seed: int
+    mixture: GaussianMixture,
+    denoiser: Denoiser | Preconditioned,
+    heldout: Tensor,
+    sigma: float,
+    cond: Mapping[str, Any],
+    seed: int,
 ) -> Calibration:
     """Denoises `heldout` `[N, *shape]` with both, at 10 noise levels; at most 64 points are used.
 
@@ -138,7 +149,8 @@ def calibrate(
     with torch.no_grad():
         for i, level in enumerate(levels.tolist()):
             x = ops.noise(x0, level, seed, i)
-            theirs, ours = denoiser(x, torch.tensor(level, dtype=torch.float64), **cond), mixture.denoise(x, level)
+            theirs = predict(denoiser, x, torch.tensor(level, dtype=torch.float64), **cond)
+            ours = mixture.denoise(x, level)
             pairs = ((theirs, x0), (ours, x0), (theirs, ours))
             figures.append([float((a - b).double().square().mean()) for a, b in pairs])
     network, start, apart = (tuple(column) for column in zip(*figures, strict=True))

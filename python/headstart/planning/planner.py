@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from torch import Tensor
 
+from headstart.denoiser import Denoiser, Preconditioned
+from headstart.io.keyword import gather
 from headstart.io.progress import track
 from headstart.ops.check import require_address
 from headstart.planning.flow import ReducedFlow, flow_of
@@ -27,16 +29,37 @@ from headstart.sampling.request import part_of
 from headstart.solver.plan import SIGMA_MAX, Plan
 from headstart.start import GaussianMixture, MixtureStart
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 TRAINING, VALIDATION, BATCH = 512, 256, 128
 STEPS = 180
 TRIED = 16  # latents that plans are tried with on the network
 MOST_CALLS = 64
 
 
+class PlanKeywords(TypedDict, total=False):
+    """Keyword arguments of `PlanOptions`."""
+
+    denoiser: Denoiser | Preconditioned | None
+    heldout: Tensor | None
+    cond: Mapping[str, Any] | None
+    progress: bool
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """A network and data to calibrate a plan with, as `plan` describes them."""
+
+    denoiser: Denoiser | Preconditioned | None = None
+    heldout: Tensor | None = None
+    cond: Mapping[str, Any] | None = None
+    progress: bool = False
+
+
 def plan(
     start: MixtureStart | GaussianMixture, nfe: int = 5, sigma_start: float | None = None, free_history: bool = True,
-    seed: int = 0, denoiser: Any = None, heldout: Tensor | None = None, cond: Mapping[str, Any] | None = None,
-    progress: bool = False,
+    seed: int = 0, **options: Unpack[PlanKeywords],
 ) -> Plan:  # fmt: skip
     """Noise levels and multistep coefficients for `nfe` network calls, fitted on the start's own flow.
 
@@ -56,29 +79,32 @@ def plan(
             none does better on the network itself, on 16 latents; and where network and start disagree above `sigma_T`
             by more than is gained there, the plan begins at 80.
         cond: the denoiser's keyword arguments for `heldout`.
-        progress: show a progress bar.
+        progress: show a progress bar (False).
 
     Raises:
-        ValueError, TypeError: an argument unlike the above.
+        TypeError: a start that is no Gaussian mixture, or an unknown keyword.
+        ValueError: a number out of its range, a network without held-out data, or data of another shape.
     """
-    began = time.perf_counter()
-    mixture, horizon = _require(start, nfe, sigma_start, seed, denoiser, heldout)
+    began, asked = time.perf_counter(), gather("plan", PlanOptions, options)
+    denoiser, heldout, cond = asked.denoiser, asked.heldout, asked.cond or {}
+    mixture, horizon = _require(start, nfe, sigma_start, seed, asked)
     found, shares = None, [LEAST_NOISE]
     if denoiser is not None and heldout is not None:
-        found = calibrate(mixture, denoiser, heldout, horizon or SIGMA_MAX / 2, cond or {}, seed)
+        found = calibrate(mixture, denoiser, heldout, horizon or SIGMA_MAX / 2, cond, seed)
         shares = sorted({LEAST_NOISE, found.noise()})
     flow = flow_of(mixture)
     begins = [sigma_start] if sigma_start is not None else [level for level in (SIGMA_MAX, horizon) if level]
-    with track("plan", len(shares) * (len(begins) * TRIALS * TRIAL_STEPS + STEPS - TRIAL_STEPS), progress) as advance:
-        apart = found.displacement if found else 0.0
-        made = [fitted(flow, begins, horizon, nfe, free_history, share, apart, seed, advance) for share in shares]
+    task = Task(flow, horizon, nfe, free_history, found.displacement if found else 0.0, seed)
+    iterations = len(shares) * (len(begins) * TRIALS * TRIAL_STEPS + STEPS - TRIAL_STEPS)
+    with track("plan", iterations, asked.progress) as advance:
+        made = [fit_plan(task, begins, share, advance) for share in shares]
     best = made[0]
     provenance: dict[str, Any] = {"seed": seed}
     if found is not None:
         provenance["calibration"] = asdict(found) | {"noise": found.noise()}
-    if len(made) > 1:
-        n = min(TRIED, len(heldout))  # type: ignore[arg-type]
-        given = {name: part_of(value, len(heldout), 0, n) for name, value in (cond or {}).items()}  # type: ignore[arg-type]
+    if len(made) > 1 and denoiser is not None and heldout is not None:
+        n = min(TRIED, len(heldout))
+        given = {name: part_of(value, len(heldout), 0, n) for name, value in cond.items()}
         errors = [on_network(one, denoiser, mixture, n, given, seed) for one in made]
         best = made[errors.index(min(errors))]
         provenance["on the network"] = dict(zip(map(str, shares), errors, strict=True))
@@ -90,14 +116,39 @@ def plan(
     return replace(best, provenance=provenance | {"seconds": round(time.perf_counter() - began, 2)})
 
 
-def fitted(
-    flow: ReducedFlow, begins: list[float], horizon: float | None, nfe: int, free_history: bool, share: float,
-    displacement: float, seed: int, advance: Callable[..., None],
-) -> Plan:  # fmt: skip
-    """The plan that allows for noise of `share` of the start's own denoising error; its errors are not known yet."""
-    noise, steps = noise_of(flow, share, seed), STEPS - TRIAL_STEPS
-    fits = [trial(flow, level, nfe, free_history and level == horizon, noise, seed, advance) for level in begins]
-    apart = [displacement if fit.table.sigma == horizon else 0.0 for fit in fits]
+@dataclass(frozen=True)
+class Task:
+    """A plan that is asked for.
+
+    Attributes:
+        flow: the start's own flow.
+        horizon: sigma_T, or None.
+        nfe: network calls a sample.
+        free_history: at the horizon, let the first rows use the start's own predictions.
+        displacement: how far network and start are apart at the horizon, as `Calibration` has it.
+        seed: of the trajectories.
+    """
+
+    flow: ReducedFlow
+    horizon: float | None
+    nfe: int
+    free_history: bool
+    displacement: float
+    seed: int
+
+
+def fit_plan(task: Task, begins: Sequence[float], share: float, advance: Callable[..., None]) -> Plan:
+    """The plan from one of the levels `begins`; its errors are not known yet.
+
+    Args:
+        task: the plan asked for.
+        begins: where it may begin.
+        share: noise that is allowed for in a prediction, of the start's own denoising error.
+        advance: called after each iteration.
+    """
+    noise, steps = noise_of(task.flow, share, task.seed), STEPS - TRIAL_STEPS
+    fits = [fit_trial(task, level, noise, advance) for level in begins]
+    apart = [task.displacement if fit.table.sigma == task.horizon else 0.0 for fit in fits]
     errors = [math.hypot(fit.error, gap) for fit, gap in zip(fits, apart, strict=True)]
     fit = fits[errors.index(min(errors))]
     fit.run(steps, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)), advance)
@@ -107,15 +158,13 @@ def fitted(
     return Plan(nodes, tuple(fit.best.rows()), ghost, 0.0, 0.0, provenance)
 
 
-def trial(
-    flow: ReducedFlow, sigma: float, nfe: int, free_history: bool, noise: Callable[[Tensor], Tensor], seed: int,
-    advance: Callable[..., None],
-) -> TableFit:  # fmt: skip
-    """The best of the first grids, each fitted for a few iterations."""
+def fit_trial(task: Task, sigma: float, noise: Callable[[Tensor], Tensor], advance: Callable[..., None]) -> TableFit:
+    """The best of the first grids from `sigma`, each fitted for a few iterations."""
+    flow, seed, free_history = task.flow, task.seed, task.free_history and sigma == task.horizon
     train = trajectories(flow, sigma, TRAINING, free_history, FINE, generator(seed, 0))
     check = trajectories(flow, sigma, VALIDATION, free_history, FINE, generator(seed, 1))
     fits = []
-    for grid in best_classic(flow, check, sigma, nfe)[1][:TRIALS]:
+    for grid in best_classic(flow, check, sigma, task.nfe)[1][:TRIALS]:
         fit = TableFit(flow, PlanTable.of_grid(grid, free_history), train, check, noise, generator(seed, 3), BATCH)
         fit.run(TRIAL_STEPS, lambda step: 1.0, advance)
         fits.append(fit)
@@ -123,7 +172,7 @@ def trial(
 
 
 def _require(
-    start: Any, nfe: int, sigma_start: float | None, seed: int, denoiser: Any, heldout: Tensor | None
+    start: object, nfe: int, sigma_start: float | None, seed: int, options: PlanOptions
 ) -> tuple[GaussianMixture, float | None]:
     mixture, horizon = (start.mixture, start.sigma) if isinstance(start, MixtureStart) else (start, None)
     if not isinstance(mixture, GaussianMixture):
@@ -136,6 +185,6 @@ def _require(
         wanted = f"None, {SIGMA_MAX:g} or the start's sigma {horizon}"
         raise ValueError(f"plan: sigma_start must be {wanted}, got {sigma_start}")
     require_address("plan", seed, 0, 0, 0, 0, 1)
-    if (denoiser is None) != (heldout is None):
+    if (options.denoiser is None) != (options.heldout is None):
         raise ValueError("plan: denoiser and heldout must be given together")
     return mixture, horizon

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from headstart import ops
+from headstart.denoiser import Denoiser, Preconditioned
 from headstart.sampling._sample import integrate, sample
 from headstart.sampling.loop import evaluations
 from headstart.solver import DPMpp2M, Heun
@@ -41,8 +42,8 @@ class Validation:
 
 
 def validate(
-    plan: Plan, denoiser: Any, start: Start, n: int = 8, cond: Mapping[str, Any] | None = None, seed: int = 0,
-    fine_steps: int = 32,
+    plan: Plan, denoiser: Denoiser | Preconditioned, start: Start, n: int = 8, cond: Mapping[str, Any] | None = None,
+    seed: int = 0, fine_steps: int = 32,
 ) -> Validation:  # fmt: skip
     """Compares a plan with the best classic grid on a few samples of the network as it will be used, guidance included.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from functools import wraps
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -25,12 +26,14 @@ from headstart.solver import DPMpp2M, Solver
 from headstart.solver.plan import Plan
 from headstart.start.protocol import Start
 
+P = ParamSpec("P")
+
 
 @dataclass(frozen=True)
 class SampleInfo:
-    """What a call cost.
+    """The cost of a call.
 
-    Fields:
+    Attributes:
         nfe: network evaluations a sample: Heun's two a step and guidance's two a call counted, in one batch or not.
         seconds: wall time, start and network included.
         bytes: memory read and written by the solver's rows.
@@ -41,26 +44,12 @@ class SampleInfo:
     bytes: int
 
 
-@overload
-def sample(
-    denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver = DPMpp2M(),
-    grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
-    cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
-    return_info: Literal[False] = False, plan: Plan | None = None,
-) -> Tensor: ...  # fmt: skip
-@overload
-def sample(
-    denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver = DPMpp2M(),
-    grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
-    cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
-    *, return_info: Literal[True], plan: Plan | None = None,
-) -> tuple[Tensor, SampleInfo]: ...  # fmt: skip
 def sample(
     denoiser: Denoiser | Preconditioned, start: Start, n: int, steps: int | None = None, solver: Solver = DPMpp2M(),
     grid: Tensor | None = None, seed: int = 0, offset: int = 0, latents: Tensor | None = None, batch: int | None = None,
     cond: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32, progress: bool = False,
     return_info: bool = False, plan: Plan | None = None,
-) -> Tensor | tuple[Tensor, SampleInfo]:  # fmt: skip
+) -> Tensor:  # fmt: skip
     """Draws `n` samples: a state from the start's law at `start.sigma`, carried down the grid by the solver.
 
     Sample i is a function of (seed, offset + i) and of what the denoiser makes of its row: noise and rows do not depend
@@ -83,14 +72,14 @@ def sample(
             also goes to a start that is conditional on classes.
         dtype: of the state, float32 or float64.
         progress: show a progress bar.
-        return_info: also return a `SampleInfo`.
+        return_info: return `(samples, SampleInfo)`, as `sample_info` does, whose type says so.
         plan: a `Plan`, in place of steps, solver and grid; where it begins at 80, so does the sample.
 
     Returns:
-        `[n, *shape]` of `dtype`, or that and a `SampleInfo`.
+        `[n, *shape]` of `dtype`.
 
     Raises:
-        ValueError, TypeError: an argument unlike the above, named, before any network call.
+        ValueError, TypeError: an argument out of its range or of another kind, named, before any network call.
     """
     start, rows = resolve_rows("sample", start, steps, solver, grid, plan)
     batch = require_sizes("sample", start, n, batch, latents)
@@ -116,7 +105,22 @@ def sample(
     if out.is_cuda:
         torch.cuda.synchronize(out.device)
     info = SampleInfo(evaluations(denoiser, rows), time.perf_counter() - began, moved)
-    return (out, info) if return_info else out
+    return (out, info) if return_info else out  # type: ignore[return-value]
+
+
+def beside_info(draw: Callable[P, Tensor]) -> Callable[P, tuple[Tensor, SampleInfo]]:
+    """`sample` as a function that returns `(samples, SampleInfo)`; it takes the same arguments."""
+
+    @wraps(draw, assigned=(), updated=())  # its signature alone
+    def sample_info(*args: P.args, **kwargs: P.kwargs) -> tuple[Tensor, SampleInfo]:
+        """`sample`, and its cost beside it: `(samples, SampleInfo)`; the arguments are those of `sample`."""
+        kwargs["return_info"] = True
+        return draw(*args, **kwargs)  # type: ignore[return-value]
+
+    return sample_info
+
+
+sample_info = beside_info(sample)
 
 
 def integrate(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.denoiser import Preconditioned, Preconditioning
+from headstart.denoiser import Denoiser, Preconditioned, Preconditioning
 from headstart.guidance import Conditions, Guided
 from headstart.sampling.buffer import BUFFERS
 from headstart.solver import Row
@@ -51,7 +51,7 @@ class Branch(NamedTuple):
 
 
 def branches_of(
-    denoiser: Any, rows: Sequence[Row], dtype: torch.dtype, device: torch.device
+    denoiser: Denoiser | Preconditioned, rows: Sequence[Row], dtype: torch.dtype, device: torch.device
 ) -> list[tuple[Branch, ...]]:
     """The branches that each row calls, none in a row without a call; with levels on the device."""
     if not isinstance(denoiser, Guided):
@@ -65,7 +65,9 @@ def branches_of(
     return found
 
 
-def branch_of(denoiser: Any, rows: Sequence[Row], dtype: torch.dtype, device: torch.device) -> list[tuple[Branch, ...]]:
+def branch_of(
+    denoiser: Denoiser | Preconditioned, rows: Sequence[Row], dtype: torch.dtype, device: torch.device
+) -> list[tuple[Branch, ...]]:
     """The one branch of a denoiser without guidance, in each row with a call."""
     found: list[tuple[Branch, ...]] = []
     if isinstance(denoiser, Preconditioned):
@@ -83,7 +85,7 @@ def branch_of(denoiser: Any, rows: Sequence[Row], dtype: torch.dtype, device: to
     return found
 
 
-def evaluations(denoiser: Any, rows: Sequence[Row]) -> int:
+def evaluations(denoiser: Denoiser | Preconditioned, rows: Sequence[Row]) -> int:
     """Network evaluations a sample: one for each branch of each row that calls."""
     sigmas = [row.sigma for row in rows if row.sigma]
     if not isinstance(denoiser, Guided):
@@ -91,7 +93,7 @@ def evaluations(denoiser: Any, rows: Sequence[Row]) -> int:
     return sum(share != 0 for sigma in sigmas for share in denoiser.shares(sigma))
 
 
-def conditions_of(denoiser: Any, cond: dict[str, Any], n: int) -> Conditions:
+def conditions_of(denoiser: Denoiser | Preconditioned, cond: dict[str, Any], n: int) -> Conditions:
     """What the branches are told in a batch of `n`."""
     return denoiser.conditions(cond, n) if isinstance(denoiser, Guided) else Conditions(cond, cond, None)
 
@@ -127,7 +129,7 @@ def twice(x: Tensor) -> Tensor:
     return wide
 
 
-def require(branch: Branch, raw: Any, like: Tensor) -> None:
+def require(branch: Branch, raw: object, like: Tensor) -> None:
     """Refuses what is no tensor of the input's shape.
 
     Raises:
@@ -175,7 +177,9 @@ class Descent:
     Nothing in a run waits for the device or copies to it, so a run can be captured into a CUDA graph.
     """
 
-    def __init__(self, denoiser: Any, rows: list[Row], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, denoiser: Denoiser | Preconditioned, rows: list[Row], dtype: torch.dtype, device: torch.device
+    ) -> None:
         self.denoiser, self.rows = denoiser, rows
         self.noisy = any(row.c for row in rows)
         self.depth = max(max(len(row.b), len(row.states)) for row in rows)

@@ -112,7 +112,7 @@ def part_of(value: Any, n: int, first: int, count: int) -> Any:
     return value[first : first + count] if split else value
 
 
-def labels_of(start: Start, cond: Mapping[str, Any]) -> Any:
+def labels_of(start: Start, cond: Mapping[str, Any]) -> int | Tensor | None:
     """`cond["label"]` where the start is conditional on classes, else None."""
     return cond.get("label") if isinstance(start, ConditionalStart) and start.conditional else None
 

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned
+from headstart.io.keyword import gather
 from headstart.sampling.loop import Descent, Origin, evaluations
 from headstart.sampling.request import initial_history, initial_state, require_sizes, require_state, resolve_rows
 from headstart.solver import DPMpp2M, Solver
 from headstart.solver.plan import Plan
 from headstart.start.protocol import Start
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 WARM_UPS = 2  # calls before the capture: libraries choose algorithms, and every kernel is loaded
 _abandoned: list[torch.cuda.CUDAGraph] = []  # torch's allocator goes on referring to a graph whose capture failed
@@ -113,6 +118,23 @@ def revive(generator: torch.Generator, before: torch.Generator, device: torch.de
         generator.graphsafe_set_state(before)
 
 
+class SamplerKeywords(TypedDict, total=False):
+    """Keyword arguments of `SamplerOptions`."""
+
+    dtype: torch.dtype
+    graph: bool
+    plan: Plan | None
+
+
+@dataclass(frozen=True)
+class SamplerOptions:
+    """Options of a sampler, as `Sampler` describes them."""
+
+    dtype: torch.dtype = torch.float32
+    graph: bool = True
+    plan: Plan | None = None
+
+
 class Sampler:
     """`sample` for one batch of fixed shapes, to be called many times.
 
@@ -130,7 +152,7 @@ class Sampler:
         batch: samples a call.
         cond: keyword arguments of the denoiser, and their values in a call that gives none; `cond["label"]` also goes
             to a start that is conditional on classes. In a graph their tensors are on the state's device.
-        graph: False: no graph.
+        graph: False: no graph (True).
 
     Attributes:
         batch: samples a call.
@@ -145,8 +167,10 @@ class Sampler:
     def __init__(
         self, denoiser: Denoiser | Preconditioned, start: Start, steps: int | None = None, solver: Solver = DPMpp2M(),
         batch: int = 1, grid: Tensor | None = None, cond: Mapping[str, Any] | None = None,
-        dtype: torch.dtype = torch.float32, graph: bool = True, plan: Plan | None = None,
+        **options: Unpack[SamplerKeywords],
     ) -> None:  # fmt: skip
+        asked = gather("Sampler", SamplerOptions, options)
+        dtype, plan = asked.dtype, asked.plan
         start, rows = resolve_rows("Sampler", start, steps, solver, grid, plan)
         require_sizes("Sampler", start, 0, batch, None)
         require_state("Sampler", dtype, 0, 0, batch)
@@ -161,7 +185,7 @@ class Sampler:
         self._descent = Descent(denoiser, rows, dtype, device)
         self._capture: Capture | None = None
         self.reason: str | None = "graph=False was given"
-        if graph:
+        if asked.graph:
             self._try_capture()
 
     def _try_capture(self) -> None:
@@ -234,5 +258,5 @@ def held(value: Any, device: torch.device | None = None) -> Any:
     return value.to(device or value.device, copy=True) if isinstance(value, Tensor) else value
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     return ops.check.describe(value) if isinstance(value, Tensor) else repr(value)

@@ -5,14 +5,21 @@ The size of a mixture where none is given: it follows the data's.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from headstart.fitting.covariance import Covariance, Full, LowRank
+from headstart.io.keyword import gather
 from headstart.start.check import check_data, check_labels
 from headstart.start.mixture import GaussianMixture
+from headstart.start.option import MixtureOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from headstart.start.option import MixtureKeywords
 
 SMALL = 32  # dimensions up to which covariances are full
 POINTS_PER_COMPONENT, MOST_COMPONENTS, MOST_BY_CLASS = 100, 32, 16
@@ -63,9 +70,7 @@ def fit(
     max_iter: int = 100,
     tol: float = 1e-4,
     device: torch.device | str | None = None,
-    progress: bool = False,
-    labels: Tensor | None = None,
-    by_class: bool | None = None,
+    **options: Unpack[MixtureKeywords],
 ) -> GaussianMixture:
     """`GaussianMixture.fit` with the number of components and the covariance chosen from the data's size.
 
@@ -86,10 +91,12 @@ def fit(
         data, seed, max_iter, tol, device, progress, labels: As in `GaussianMixture.fit`.
 
     Raises:
-        ValueError: As `GaussianMixture.fit`.
+        ValueError, TypeError: As `GaussianMixture.fit`.
     """
-    data = check_data("fit", data)
+    asked, data = gather("fit", MixtureOptions, options), check_data("fit", data)
+    labels, by_class = asked.labels, asked.by_class
     if by_class is None:
         by_class = labels is not None and components is None and enough_by_class(labels, len(data))
     components, covariance = size(data, components, covariance, labels if by_class else None)
-    return GaussianMixture.fit(data, components, covariance, seed, max_iter, tol, device, progress, labels, by_class)
+    options["by_class"] = by_class
+    return GaussianMixture.fit(data, components, covariance, seed, max_iter, tol, device, **options)

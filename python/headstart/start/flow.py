@@ -6,23 +6,29 @@ The network of a `Flow`: a zuko transform and a base law.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.fitting import Fixed, Noising, Training
 from headstart.fitting.flow import FlowNetwork
+from headstart.io.keyword import gather
 from headstart.start.base import Base, GaussianBase, StudentTBase
 from headstart.start.noised_flow import NoisedFlow
+from headstart.start.option import FlowOptions, training_of
 from headstart.start.standard import restore, standardize, train
 from headstart.start.transform import Coupling, Spline, Transform
 
-TRANSFORMS = {kind.__name__: kind for kind in (Coupling, Spline)}
-BASES = {kind.__name__: kind for kind in (GaussianBase, StudentTBase)}
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from headstart.start.option import FlowKeywords
+
+Variant = TypeVar("Variant")
+TRANSFORMS: dict[str, type[Coupling | Spline]] = {kind.__name__: kind for kind in (Coupling, Spline)}
+BASES: dict[str, type[GaussianBase | StudentTBase]] = {kind.__name__: kind for kind in (GaussianBase, StudentTBase)}
 
 
 class CouplingNetwork(FlowNetwork):
@@ -84,12 +90,14 @@ def make_network(dim: int, classes: int, transform: Transform, base: Base, seed:
         return CouplingNetwork(dim, classes, transform, base)
 
 
-def describe(variant: Any) -> dict[str, Any]:
+def describe(variant: Transform | Base) -> dict[str, Any]:
     """A variant as JSON values."""
+    assert is_dataclass(variant)  # `make_network` knows those alone
+    assert not isinstance(variant, type)
     return {"kind": type(variant).__name__, **asdict(variant)}
 
 
-def revive(values: dict[str, Any], kinds: dict[str, Any]) -> Any:
+def revive(values: dict[str, Any], kinds: dict[str, type[Variant]]) -> Variant:
     """The variant back from `describe`."""
     fields = {name: value for name, value in values.items() if name != "kind"}
     return kinds[values["kind"]](**fields)
@@ -109,17 +117,7 @@ class Flow(NoisedFlow):
         sigma: float,
         transform: Transform = Coupling(),
         base: Base = GaussianBase(),
-        noise: Noising = Fixed(),
-        epochs: int = 3000,
-        batch: int = 1000,
-        learning_rate: float = 1e-3,
-        heldout: float = 0.1,
-        patience: int | None = 200,
-        seed: int = 0,
-        device: torch.device | str | None = None,
-        progress: bool = False,
-        checkpoint: str | Path | None = None,
-        labels: Tensor | None = None,
+        **options: Unpack[FlowKeywords],
     ) -> Flow:
         """Fit by maximum likelihood to data noised at `sigma`, with Adam; the weights best on held-out points are kept.
 
@@ -130,28 +128,30 @@ class Flow(NoisedFlow):
             sigma: Noise level, above 0, in units of the data.
             transform: `Coupling(layers, hidden)` or `Spline(layers, hidden, bins)`.
             base: `GaussianBase()`, or `StudentTBase(df, learned)` for heavy tails.
-            noise: `Fixed()`: one noised copy of the data; `Dynamic()`: fresh noise at each epoch.
-            epochs: Most passes over the data.
-            batch: Points in a step.
-            learning_rate: Of Adam.
-            heldout: Share of the points held out.
-            patience: Epochs without a better held-out likelihood after which training stops; None: never.
-            seed: Seed of split, weights, order and noise.
+            noise: `Fixed()`, the default: one noised copy of the data; `Dynamic()`: fresh noise at each epoch.
+            epochs: Most passes over the data (3000).
+            batch: Points in a step (1000).
+            learning_rate: Of Adam (0.001).
+            heldout: Share of the points held out (0.1).
+            patience: Epochs without a better held-out likelihood after which training stops (200); None: never.
+            seed: Seed of split, weights, order and noise (0).
             device: Where to train; None: where the data is.
-            progress: Show a progress bar.
+            progress: Show a progress bar (False).
             checkpoint: File that the run is kept in and resumed from; None: none. Only a run of the same data and
                 settings goes on from it; `epochs` and `patience` may differ.
             labels: Classes `[N]` of integers from 0, given to the transform one-hot; or None.
 
         Raises:
-            ValueError: An argument is not as above, the checkpoint is another run's, or the likelihood diverges.
+            ValueError: An argument out of its range, the checkpoint of another run, or a likelihood that diverges.
+            TypeError: An unknown keyword.
             ImportError: zuko is missing.
         """
-        training = Training(noise, epochs, batch, learning_rate, heldout, patience, seed, checkpoint)
-        points, frame = standardize(data, sigma, labels, device)
+        asked = gather("fit", FlowOptions, options)
+        training = training_of(asked)
+        points, frame = standardize(data, sigma, asked.labels, asked.device)
         classes = 0 if frame.class_weight is None else len(frame.class_weight)
-        network = make_network(len(frame.mean), classes, transform, base, seed)
-        report = train(network, points, frame, training, repr((transform, base)), progress)
+        network = make_network(len(frame.mean), classes, transform, base, asked.seed)
+        report = train(network, points, frame, training, repr((transform, base)), asked.progress)
         return cls(network, frame, report)
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from headstart.fitting import Fit, Recipe
+from headstart.fitting import Fit, Recipe, fit_mixture
 from headstart.fitting.by_class import fit_by_class
 from headstart.fitting.selection import choose
 from headstart.io.progress import track
@@ -16,6 +16,7 @@ from headstart.start.check import check_data, check_labels
 
 if TYPE_CHECKING:
     from headstart.start.family import Mixture
+    from headstart.start.option import MixtureOptions
 
 Family = TypeVar("Family", bound="Mixture")
 
@@ -25,16 +26,14 @@ def learn(
     data: Tensor,
     recipe: Recipe,
     device: torch.device | str | None,
-    progress: bool,
-    labels: Tensor | None,
-    by_class: bool = False,
+    options: MixtureOptions,
 ) -> Family:
     """A mixture of a family fitted to data `[N, *shape]`, as `GaussianMixture.fit` says.
 
     Raises:
-        ValueError: As said there.
+        ValueError: As `GaussianMixture.fit`.
     """
-    data = check_data("fit", data)
+    data, labels, by_class = check_data("fit", data), options.labels, bool(options.by_class)
     data = data.to(device) if device is not None else data
     labels = None if labels is None else check_labels("fit", labels, len(data)).to(data.device)
     if by_class and (labels is None or recipe.components == "auto"):
@@ -46,10 +45,12 @@ def learn(
     def score(fit: Fit, x: Tensor, sigma: float) -> Tensor:
         return family.of(fit, (x.shape[1],)).log_prob(x, sigma)
 
-    recipe, candidates = choose(score, points, recipe, progress) if recipe.components == "auto" else (recipe, ())
+    recipe, candidates = (
+        choose(score, points, recipe, options.progress) if recipe.components == "auto" else (recipe, ())
+    )
     runs = len(labels.unique()) if by_class and labels is not None else 1
     total = runs * (recipe.max_iter + 2)  # two stages, each with one E step more than M steps
-    with track("fit", total, progress) as advance:
+    with track("fit", total, options.progress) as advance:
 
         def tick(log_likelihood: float) -> None:
             advance(f"fit: {log_likelihood / points.shape[1]:.4f} nats per dimension")
@@ -57,5 +58,5 @@ def learn(
         if by_class and labels is not None:
             fit = fit_by_class(points, labels, recipe, tick)
         else:
-            fit = recipe.fit(points, labels, tick)
+            fit = fit_mixture(points, recipe, labels, tick)
     return family.of(fit._replace(report=replace(fit.report, candidates=candidates)), shape)

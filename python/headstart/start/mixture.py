@@ -15,13 +15,17 @@ from headstart.fitting import Fit
 from headstart.fitting.covariance import Covariance, Full, LowRank, check_covariance
 from headstart.fitting.gaussian import fit_gaussian
 from headstart.fitting.law import Normal
+from headstart.io.keyword import gather
 from headstart.ops.component import change, wide
 from headstart.start.check import check_data, check_labels, check_points
 from headstart.start.family import Mixture
 from headstart.start.learn import Recipe, learn
+from headstart.start.option import MixtureOptions
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
+
+    from headstart.start.option import MixtureKeywords
 
 
 class GaussianMixture(Mixture):
@@ -51,9 +55,7 @@ class GaussianMixture(Mixture):
         max_iter: int = 100,
         tol: float = 1e-4,
         device: torch.device | str | None = None,
-        progress: bool = False,
-        labels: Tensor | None = None,
-        by_class: bool = False,
+        **options: Unpack[MixtureKeywords],
     ) -> Self:
         """Fit to clean data by EM from k-means++ seeds, in minibatches; the fit serves every sigma.
 
@@ -70,17 +72,18 @@ class GaussianMixture(Mixture):
             max_iter: Most EM iterations.
             tol: EM stops when the mean log-likelihood of a point rises by less than this, in nats per dimension.
             device: Where to fit; None: where the data is.
-            progress: Show a progress bar.
+            progress: Show a progress bar (False).
             labels: Classes `[N]` of integers from 0, for a class-conditional start; or None. Components are shared, and
                 each class has weights of its own.
             by_class: Fit a mixture of `components` components to each class by itself instead, and join them. With
                 1,000 points a class or more it keeps classes apart better; with a few hundred, share.
 
         Raises:
-            ValueError: Data, labels or a number is not as above, or all points are equal.
+            ValueError: Data of another kind, labels of another length, a number out of its range, or equal points.
+            TypeError: An unknown keyword.
         """
         recipe = Recipe(components, covariance, seed, max_iter, tol, Normal())
-        return learn(cls, data, recipe, device, progress, labels, by_class)
+        return learn(cls, data, recipe, device, gather("fit", MixtureOptions, options))
 
     @classmethod
     def of(cls, fit: Fit, shape: tuple[int, ...]) -> Self:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from headstart.start.family import Mixture
 from headstart.start.file import read
@@ -12,7 +11,7 @@ from headstart.start.mixture import GaussianMixture
 from headstart.start.student import StudentTMixture
 from headstart.start.tarflow import TarFlow
 
-FAMILIES: dict[Any, type[Mixture | Flow | TarFlow]] = {
+FAMILIES: dict[str, type[Mixture | Flow | TarFlow]] = {
     family.__name__: family for family in (GaussianMixture, StudentTMixture, Flow, TarFlow)
 }
 

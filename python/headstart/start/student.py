@@ -12,15 +12,19 @@ from headstart import ops
 from headstart.fitting import Fit, FitReport
 from headstart.fitting.covariance import Covariance
 from headstart.fitting.student import StudentT
+from headstart.io.keyword import gather
 from headstart.ops.check import describe
 from headstart.start.check import check_data, check_points
 from headstart.start.default import size
 from headstart.start.family import Mixture
 from headstart.start.learn import Recipe, learn
+from headstart.start.option import StudentOptions
 from headstart.start.scale_mixture import LEAST_DF, MOST_DF, Shape, evaluate, radius, radius_table, shape_of
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
+
+    from headstart.start.option import StudentKeywords
 
 NUMBERS = 2**22  # in the largest temporary
 
@@ -80,10 +84,7 @@ class StudentTMixture(Mixture):
         max_iter: int = 200,
         tol: float = 1e-5,
         device: torch.device | str | None = None,
-        progress: bool = False,
-        labels: Tensor | None = None,
-        df: tuple[float, float] = (1.0, 1000.0),
-        by_class: bool = False,
+        **options: Unpack[StudentKeywords],
     ) -> Self:
         """Fit to clean data by EM from k-means++ seeds, as `GaussianMixture.fit`, with the degrees of freedom.
 
@@ -92,17 +93,20 @@ class StudentTMixture(Mixture):
         Args:
             data, seed, max_iter, tol, device, progress, labels, by_class: As in `GaussianMixture.fit`.
             components, covariance: As in `headstart.fit`; the covariance family is that of the scale matrices.
-            df: Range of the degrees of freedom of a component, within 0.5 to 2000; equal ends give them.
+            df: Range of the degrees of freedom of a component, within 0.5 to 2000 (1 to 1000); equal ends give them.
 
         Raises:
             ValueError: As `GaussianMixture.fit`, or a range that is none.
+            TypeError: An unknown keyword.
         """
-        least, most = map(float, df)
-        if not LEAST_DF <= least <= most <= MOST_DF:
-            raise ValueError(f"fit: df must be a range within {LEAST_DF} to {MOST_DF:g}, got {df}")
-        components, covariance = size(check_data("fit", data), components, covariance, labels if by_class else None)
-        recipe = Recipe(components, covariance, seed, max_iter, tol, StudentT(least, most))
-        return learn(cls, data, recipe, device, progress, labels, by_class)
+        asked = gather("fit", StudentOptions, options)
+        low, high = map(float, asked.df)
+        if not LEAST_DF <= low <= high <= MOST_DF:
+            raise ValueError(f"fit: df must be a range within {LEAST_DF} to {MOST_DF:g}, got {asked.df}")
+        labels = asked.labels if asked.by_class else None
+        components, covariance = size(check_data("fit", data), components, covariance, labels)
+        recipe = Recipe(components, covariance, seed, max_iter, tol, StudentT(low, high))
+        return learn(cls, data, recipe, device, asked)
 
     @classmethod
     def of(cls, fit: Fit, shape: tuple[int, ...]) -> Self:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from headstart.fitting import Dynamic, FlowReport, Noising, Training
+from headstart.fitting import FlowReport
+from headstart.io.keyword import gather
 from headstart.start.check import check_data
 from headstart.start.noised_flow import NoisedFlow
+from headstart.start.option import TarFlowOptions, training_of
 from headstart.start.standard import Frame, restore, standardize, train
 from headstart.start.tarflow_block import Architecture, check_architecture
 from headstart.start.tarflow_network import TarFlowNetwork, make_tarflow_network
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from headstart.start.option import TarFlowKeywords
 
 DROP, DECAY = 0.1, 1e-4  # share of labels dropped for guidance; weight decay
 
@@ -48,19 +54,7 @@ class TarFlow(NoisedFlow):
         channels: int = 128,
         blocks: int = 4,
         layers: int = 2,
-        noise: Noising = Dynamic(),
-        epochs: int = 700,
-        batch: int = 128,
-        learning_rate: float = 3e-4,
-        heldout: float = 0.1,
-        patience: int | None = 50,
-        average: float = 0.0,
-        seed: int = 0,
-        device: torch.device | str | None = None,
-        progress: bool = False,
-        checkpoint: str | Path | None = None,
-        labels: Tensor | None = None,
-        scale: float | None = None,
+        **options: Unpack[TarFlowKeywords],
     ) -> TarFlow:
         """Fit by maximum likelihood to images noised at `sigma`, with AdamW, in bfloat16 on CUDA.
 
@@ -74,36 +68,37 @@ class TarFlow(NoisedFlow):
             channels: Width of the transformer, up to 64 or a multiple of it.
             blocks: Autoregressive maps, each over the patches in the order opposite to the one before.
             layers: Transformer layers in a block.
-            noise: `Fixed()`: one noised copy of the data; `Dynamic()`: fresh noise at each epoch.
-            epochs: Most passes over the data.
-            batch: Images in a step.
-            learning_rate: Of AdamW.
-            heldout: Share of the images held out.
-            patience: Epochs without a better held-out likelihood after which training stops; None: never.
-            average: Decay of the running average of the weights a step, such as 0.999; 0: none.
-            seed: Seed of split, weights, order, noise and dropped labels.
+            noise: `Fixed()`: one noised copy of the data; `Dynamic()`, the default: fresh noise at each epoch.
+            epochs: Most passes over the data (700).
+            batch: Images in a step (128).
+            learning_rate: Of AdamW (0.0003).
+            heldout: Share of the images held out (0.1).
+            patience: Epochs without a better held-out likelihood after which training stops (50); None: never.
+            average: Decay of the running average of the weights a step, such as 0.999; 0, the default: none.
+            seed: Seed of split, weights, order, noise and dropped labels (0).
             device: Where to train; None: where the data is.
-            progress: Show a progress bar.
+            progress: Show a progress bar (False).
             checkpoint: File that the run is kept in and resumed from; None: none. Only a run of the same data and
                 settings goes on from it; `epochs` and `patience` may differ.
             labels: Classes `[N]` of integers from 0, a tenth of them dropped while training, for `guided`; or None.
             scale: What data are divided by, above 0; None: their noised standard deviation.
 
         Raises:
-            ValueError: An argument is not as above, the checkpoint is another run's, or the likelihood diverges.
+            ValueError: An argument out of its range, the checkpoint of another run, or a likelihood that diverges.
+            TypeError: An unknown keyword.
         """
-        data = check_data("fit", data)
+        asked, data = gather("fit", TarFlowOptions, options), check_data("fit", data)
         sizes = (patch, channels, blocks, layers)
         check_architecture(Architecture(tuple(data.shape[1:]), *sizes, 0))  # type: ignore[arg-type]
-        points, frame = standardize(data, sigma, labels, device, scale)
+        points, frame = standardize(data, sigma, asked.labels, asked.device, asked.scale)
         classes = 0 if frame.class_weight is None else len(frame.class_weight)
         size = Architecture(frame.shape, *sizes, classes)  # type: ignore[arg-type]
-        dropped = 0.0 if labels is None else DROP
-        training = Training(
-            noise, epochs, batch, learning_rate, heldout, patience, seed, checkpoint, DECAY, average, dropped, True
-        )
-        network = make_tarflow_network(size, seed)
-        report = train(network, points, frame, training, repr(size), progress)
+        training = replace(
+            training_of(asked),
+            decay=DECAY, average=asked.average, drop=0.0 if asked.labels is None else DROP, bfloat16=True,
+        )  # fmt: skip
+        network = make_tarflow_network(size, asked.seed)
+        report = train(network, points, frame, training, repr(size), asked.progress)
         return cls(network, frame, report)
 
     def guided(self, guidance: float) -> TarFlow:

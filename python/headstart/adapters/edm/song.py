@@ -1,12 +1,11 @@
-"""DDPM++ and NCSN++.
-
-ADM.
-"""
+"""The raw networks of EDM: DDPM++, NCSN++ and ADM."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +22,17 @@ from headstart.adapters.edm.layer import (
     encoder,
     group_norm,
 )
+from headstart.io.keyword import gather
 
 EPS = 1e-6
 
 
-class SongUNet(nn.Module):
-    """The raw network `F(x, c_noise, class_labels)` of DDPM++ and NCSN++, with weights named as in EDM's files.
+@dataclass(frozen=True)
+class SongConfig:
+    """Architecture of a `SongUNet`.
 
-    Args:
-        img_resolution, in_channels, out_channels: side and channels of the images.
-        label_dim, augment_dim: length of class and augmentation labels, 0 for none.
+    Attributes:
+        augment_dim: length of augmentation labels, 0 for none.
         model_channels, channel_mult, num_blocks: width, factor of every level (finest first), blocks a level.
         channel_mult_emb, channel_mult_noise: widths of the two embeddings, in units of `model_channels`.
         attn_resolutions: where blocks attend.
@@ -41,37 +41,61 @@ class SongUNet(nn.Module):
         decoder_type: "standard", or "skip": every level adds to an image that is upsampled.
         resample_filter: [1, 1] (DDPM++) or [1, 3, 3, 1] (NCSN++).
         dropout, label_dropout: of training, without effect.
+    """
+
+    augment_dim: int = 0
+    model_channels: int = 128
+    channel_mult: Sequence[int] = (1, 2, 2, 2)
+    channel_mult_emb: int = 4
+    num_blocks: int = 4
+    attn_resolutions: Sequence[int] = (16,)
+    dropout: float = 0.1
+    label_dropout: float = 0.0
+    embedding_type: str = "positional"
+    channel_mult_noise: int = 1
+    encoder_type: str = "standard"
+    decoder_type: str = "standard"
+    resample_filter: Sequence[float] = (1, 1)
+
+
+class SongUNet(nn.Module):
+    """The raw network `F(x, c_noise, class_labels)` of DDPM++ and NCSN++, with weights named as in EDM's files.
+
+    Args:
+        img_resolution, in_channels, out_channels: side and channels of the images.
+        label_dim: length of class labels, 0 for none.
+        config: fields of `SongConfig`.
 
     Raises:
         ValueError: an unknown type.
+        TypeError: an unknown field.
 
     Reference: "Score-Based Generative Modeling through Stochastic Differential Equations" (Song et al., 2021,
     https://arxiv.org/abs/2011.13456), appendix H.
     """
 
     def __init__(
-        self, img_resolution: int, in_channels: int, out_channels: int, label_dim: int = 0, augment_dim: int = 0,
-        model_channels: int = 128, channel_mult: Sequence[int] = (1, 2, 2, 2), channel_mult_emb: int = 4,
-        num_blocks: int = 4, attn_resolutions: Sequence[int] = (16,), dropout: float = 0.1, label_dropout: float = 0.0,
-        embedding_type: str = "positional", channel_mult_noise: int = 1, encoder_type: str = "standard",
-        decoder_type: str = "standard", resample_filter: Sequence[float] = (1, 1),
-    ) -> None:  # fmt: skip
+        self, img_resolution: int, in_channels: int, out_channels: int, label_dim: int = 0, **config: Any
+    ) -> None:
         super().__init__()
-        for name, value, known in (
-            ("embedding_type", embedding_type, ("positional", "fourier")),
-            ("encoder_type", encoder_type, ("standard", "skip", "residual")),
-            ("decoder_type", decoder_type, ("standard", "skip")),
+        asked = gather("SongUNet", SongConfig, config)
+        for name, known in (
+            ("embedding_type", ("positional", "fourier")),
+            ("encoder_type", ("standard", "skip", "residual")),
+            ("decoder_type", ("standard", "skip")),
         ):
-            if value not in known:
-                raise ValueError(f"SongUNet: {name} must be one of {', '.join(known)}, got {value!r}")
-        self.encoder_type, self.decoder_type, self.label_dim = encoder_type, decoder_type, label_dim
-        noise, self.width = model_channels * channel_mult_noise, model_channels * channel_mult_emb
-        self.style = Style(EPS, math.sqrt(0.5), resample_filter, project=True, adaptive=False, head=None)
-        self.map_noise = PositionalEmbedding(noise, True) if embedding_type == "positional" else FourierEmbedding(noise)
+            if getattr(asked, name) not in known:
+                raise ValueError(f"SongUNet: {name} must be one of {', '.join(known)}, got {getattr(asked, name)!r}")
+        self.encoder_type, self.decoder_type, self.label_dim = asked.encoder_type, asked.decoder_type, label_dim
+        model_channels, num_blocks, attn_resolutions = asked.model_channels, asked.num_blocks, asked.attn_resolutions
+        noise, self.width = model_channels * asked.channel_mult_noise, model_channels * asked.channel_mult_emb
+        self.style = Style(EPS, math.sqrt(0.5), asked.resample_filter, project=True, adaptive=False, head=None)
+        positional = asked.embedding_type == "positional"
+        self.map_noise = PositionalEmbedding(noise, True) if positional else FourierEmbedding(noise)
         self.map_label = nn.Linear(label_dim, noise) if label_dim else None
-        self.map_augment = nn.Linear(augment_dim, noise, bias=False) if augment_dim else None
+        self.map_augment = nn.Linear(asked.augment_dim, noise, bias=False) if asked.augment_dim else None
         self.map_layer0, self.map_layer1 = nn.Linear(noise, self.width), nn.Linear(self.width, self.width)
-        widths = [model_channels * factor for factor in channel_mult]
+        widths = [model_channels * factor for factor in asked.channel_mult]
         self.down = encoder(img_resolution, in_channels, model_channels, widths, num_blocks, attn_resolutions)
         skips = [stage.out_channels for stage in self.down]
         self.up = decoder(img_resolution, skips, widths, num_blocks, attn_resolutions)
@@ -148,34 +172,55 @@ class SongUNet(nn.Module):
 STYLE = Style(1e-5, 1.0, (1, 1), project=False, adaptive=True, head=64)
 
 
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Architecture of a `DhariwalUNet`.
+
+    Attributes:
+        augment_dim: length of augmentation labels, 0 for none.
+        model_channels, channel_mult, num_blocks: width, factor of every level (finest first), blocks a level.
+        channel_mult_emb: width of the embedding, in units of `model_channels`.
+        attn_resolutions: where blocks attend, in heads of 64 channels.
+        dropout, label_dropout: of training, without effect.
+    """
+
+    augment_dim: int = 0
+    model_channels: int = 192
+    channel_mult: Sequence[int] = (1, 2, 3, 4)
+    channel_mult_emb: int = 4
+    num_blocks: int = 3
+    attn_resolutions: Sequence[int] = (32, 16, 8)
+    dropout: float = 0.1
+    label_dropout: float = 0.0
+
+
 class DhariwalUNet(nn.Module):
     """The raw network `F(x, c_noise, class_labels)` of ADM, with weights named as in EDM's files.
 
     Args:
         img_resolution, in_channels, out_channels: side and channels of the images.
-        label_dim, augment_dim: length of class and augmentation labels, 0 for none.
-        model_channels, channel_mult, num_blocks: width, factor of every level (finest first), blocks a level.
-        channel_mult_emb: width of the embedding, in units of `model_channels`.
-        attn_resolutions: where blocks attend, in heads of 64 channels.
-        dropout, label_dropout: of training, without effect.
+        label_dim: length of class labels, 0 for none.
+        config: fields of `AttentionConfig`.
+
+    Raises:
+        TypeError: an unknown field.
 
     Reference: "Diffusion Models Beat GANs on Image Synthesis" (Dhariwal, Nichol, 2021,
     https://arxiv.org/abs/2105.05233), section 3.
     """
 
     def __init__(
-        self, img_resolution: int, in_channels: int, out_channels: int, label_dim: int = 0, augment_dim: int = 0,
-        model_channels: int = 192, channel_mult: Sequence[int] = (1, 2, 3, 4), channel_mult_emb: int = 4,
-        num_blocks: int = 3, attn_resolutions: Sequence[int] = (32, 16, 8), dropout: float = 0.1,
-        label_dropout: float = 0.0,
-    ) -> None:  # fmt: skip
+        self, img_resolution: int, in_channels: int, out_channels: int, label_dim: int = 0, **config: Any
+    ) -> None:
         super().__init__()
-        width = model_channels * channel_mult_emb
+        asked = gather("DhariwalUNet", AttentionConfig, config)
+        model_channels, num_blocks, attn_resolutions = asked.model_channels, asked.num_blocks, asked.attn_resolutions
+        width = model_channels * asked.channel_mult_emb
         self.map_noise = PositionalEmbedding(model_channels)
-        self.map_augment = nn.Linear(augment_dim, model_channels, bias=False) if augment_dim else None
+        self.map_augment = nn.Linear(asked.augment_dim, model_channels, bias=False) if asked.augment_dim else None
         self.map_layer0, self.map_layer1 = nn.Linear(model_channels, width), nn.Linear(width, width)
         self.map_label = nn.Linear(label_dim, width, bias=False) if label_dim else None
-        widths = [model_channels * factor for factor in channel_mult]
+        widths = [model_channels * factor for factor in asked.channel_mult]
         self.down = encoder(img_resolution, in_channels, widths[0], widths, num_blocks, attn_resolutions)
         skips = [stage.out_channels for stage in self.down]
         self.up = decoder(img_resolution, skips, widths, num_blocks, attn_resolutions)

@@ -1,6 +1,4 @@
-"""The U-Net of EDM2.
-
-Magnitude-preserving operations and layers of EDM2.
+"""The raw network of EDM2, of layers that preserve magnitude.
 
 Equation numbers are those of "Analyzing and Improving the Training Dynamics of Diffusion Models" (Karras et al., 2024,
 https://arxiv.org/abs/2312.02696).
@@ -10,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart.adapters.edm.layer import Stage, decoder, encoder
+from headstart.io.keyword import gather
 
 EPS = 1e-4
 
@@ -94,13 +94,11 @@ class MPConv(nn.Module):
         return functional.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2)
 
 
-class MagnitudeBlock(nn.Module):
-    """A residual block of the encoder or decoder (figure 21), with cosine attention where the stage attends.
+@dataclass(frozen=True)
+class BlockConfig:
+    """Options of every block.
 
-    Args:
-        stage: place in the network.
-        embedding: width of the embedding that modulates.
-        decodes: the block belongs to the decoder.
+    Attributes:
         resample_filter: of up- and downsampling.
         channels_per_head: of attention.
         res_balance, attn_balance: share of the residual branch and of attention.
@@ -108,16 +106,51 @@ class MagnitudeBlock(nn.Module):
         dropout: of training, without effect.
     """
 
-    def __init__(
-        self, stage: Stage, embedding: int, decodes: bool, resample_filter: Sequence[float] = (1, 1),
-        channels_per_head: int = 64, res_balance: float = 0.3, attn_balance: float = 0.3,
-        clip_act: float | None = 256.0, dropout: float = 0.0,
-    ) -> None:  # fmt: skip
+    resample_filter: Sequence[float] = (1, 1)
+    channels_per_head: int = 64
+    res_balance: float = 0.3
+    attn_balance: float = 0.3
+    clip_act: float | None = 256.0
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class MagnitudeConfig(BlockConfig):
+    """Architecture of a `MagnitudeUNet`, with the options of its blocks.
+
+    Attributes:
+        model_channels, channel_mult, num_blocks: width, factor of every level (finest first), blocks a level.
+        channel_mult_noise, channel_mult_emb: widths of the two embeddings; None: the first and the widest level's.
+        attn_resolutions: where blocks attend.
+        label_balance, concat_balance: share of the class in the embedding, and of skips where they are joined.
+    """
+
+    model_channels: int = 192
+    channel_mult: Sequence[int] = (1, 2, 3, 4)
+    channel_mult_noise: int | None = None
+    channel_mult_emb: int | None = None
+    num_blocks: int = 3
+    attn_resolutions: Sequence[int] = (16, 8)
+    label_balance: float = 0.5
+    concat_balance: float = 0.5
+
+
+class MagnitudeBlock(nn.Module):
+    """A residual block of the encoder or decoder (figure 21), with cosine attention where the stage attends.
+
+    Args:
+        stage: place in the network.
+        embedding: width of the embedding that modulates.
+        decodes: the block belongs to the decoder.
+        config: options of every block.
+    """
+
+    def __init__(self, stage: Stage, embedding: int, decodes: bool, config: BlockConfig) -> None:
         super().__init__()
         channels, out = stage.channels, stage.out_channels
-        self.decodes, self.part, self.taps = decodes, stage.part, resample_filter
-        self.res_balance, self.attn_balance, self.clip = res_balance, attn_balance, clip_act
-        self.heads = out // channels_per_head if stage.attends else 0
+        self.decodes, self.part, self.taps = decodes, stage.part, config.resample_filter
+        self.res_balance, self.attn_balance, self.clip = config.res_balance, config.attn_balance, config.clip_act
+        self.heads = out // config.channels_per_head if stage.attends else 0
         self.register_buffer("kernel", None, persistent=False)
         self.emb_gain = nn.Parameter(torch.empty([]))
         self.conv_res0 = MPConv(channels if decodes else out, out, 3)
@@ -158,27 +191,24 @@ class MagnitudeUNet(nn.Module):
     Args:
         img_resolution, img_channels: side and channels of the images or latents.
         label_dim: length of class labels, 0 for none.
-        model_channels, channel_mult, num_blocks: width, factor of every level (finest first), blocks a level.
-        channel_mult_noise, channel_mult_emb: widths of the two embeddings; None: the first and the widest level's.
-        attn_resolutions: where blocks attend.
-        label_balance, concat_balance: share of the class in the embedding, and of skips where they are joined.
-        block: the other arguments of `Block`.
+        config: fields of `MagnitudeConfig`.
+
+    Raises:
+        TypeError: an unknown field.
 
     Reference: "Analyzing and Improving the Training Dynamics of Diffusion Models" (Karras et al., 2024,
     https://arxiv.org/abs/2312.02696), figure 21 and appendix B.
     """
 
-    def __init__(
-        self, img_resolution: int, img_channels: int, label_dim: int, model_channels: int = 192,
-        channel_mult: Sequence[int] = (1, 2, 3, 4), channel_mult_noise: int | None = None,
-        channel_mult_emb: int | None = None, num_blocks: int = 3, attn_resolutions: Sequence[int] = (16, 8),
-        label_balance: float = 0.5, concat_balance: float = 0.5, **block: Any,
-    ) -> None:  # fmt: skip
+    def __init__(self, img_resolution: int, img_channels: int, label_dim: int, **config: Any) -> None:
         super().__init__()
-        widths = [model_channels * factor for factor in channel_mult]
-        noise = widths[0] if channel_mult_noise is None else model_channels * channel_mult_noise
-        embedding = max(widths) if channel_mult_emb is None else model_channels * channel_mult_emb
-        self.label_dim, self.label_balance, self.concat_balance = label_dim, label_balance, concat_balance
+        asked = gather("MagnitudeUNet", MagnitudeConfig, config)
+        on_noise, on_all = asked.channel_mult_noise, asked.channel_mult_emb
+        widths = [asked.model_channels * factor for factor in asked.channel_mult]
+        noise = widths[0] if on_noise is None else asked.model_channels * on_noise
+        embedding = max(widths) if on_all is None else asked.model_channels * on_all
+        self.label_dim, self.label_balance, self.concat_balance = label_dim, asked.label_balance, asked.concat_balance
+        num_blocks, attn_resolutions = asked.num_blocks, asked.attn_resolutions
         self.out_gain = nn.Parameter(torch.empty([]))
         self.emb_fourier = MPFourier(noise)
         self.emb_noise = MPConv(noise, embedding)
@@ -190,9 +220,9 @@ class MagnitudeUNet(nn.Module):
         first, *rest = self.down
         self.enc[first.name] = MPConv(first.channels, first.out_channels, 3)
         for stage in rest:
-            self.enc[stage.name] = MagnitudeBlock(stage, embedding, False, **block)
+            self.enc[stage.name] = MagnitudeBlock(stage, embedding, False, asked)
         for stage in self.up:
-            self.dec[stage.name] = MagnitudeBlock(stage, embedding, True, **block)
+            self.dec[stage.name] = MagnitudeBlock(stage, embedding, True, asked)
         self.out_conv = MPConv(widths[0], img_channels, 3)
 
     def fold(self) -> None:
