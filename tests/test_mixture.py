@@ -137,7 +137,7 @@ def test_above_the_fused_columns_a_kernel_is_given_its_projection(
 
 def test_parameters_have_no_other_names() -> None:
     assert _core.UniformParams(rows=3).rows == 3  # type: ignore[call-arg]
-    with pytest.raises(AttributeError, match="row"):
+    with pytest.raises(TypeError, match="UniformParams has no field row"):
         _core.UniformParams(row=3)  # type: ignore[call-arg]
 
 

@@ -58,6 +58,11 @@ py::dict build_info() {
 }  // namespace
 
 PYBIND11_MODULE(_core, module) {
+  py::class_<Place>(module, "Place")
+      .def(py::init([](int device, int threads, Pointer stream) {
+             return Place{device, threads, reinterpret_cast<void*>(stream)};
+           }),
+           py::arg("device"), py::arg("threads"), py::arg("stream"));
   binding::name_params(module);
   module.attr("FUSED_COLUMNS") = kFusedColumns;
   module.def("learn", binding::learn, "what of torch the module asks for, see csrc/binding/tensor.h");

@@ -2,56 +2,89 @@
 
 #include <pybind11/stl.h>
 
+#include <functional>
+#include <memory>
 #include <stdexcept>
+#include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "../kernels.h"
-#include "place.h"
 
 namespace py = pybind11;
 
 namespace headstart::binding {
 namespace {
 
+// A class in the making. Its objects are filled when they are made, and read-only after.
 template <class Params>
 class Named {
  public:
-  Named(py::module_& module, const char* name) : python(module, name) {
-    python.def(py::init([](const py::kwargs& fields) {
+  Named(py::module_& module, const char* name) : python(module, name), setters(std::make_shared<Setters>()) {
+    python.def(py::init([name, setters = setters](const py::kwargs& fields) {
       Params params{};
-      const py::object named = py::cast(&params, py::return_value_policy::reference);
-      for (const auto& field : fields) py::setattr(named, field.first, field.second);
+      for (const auto& [field, value] : fields) find(*setters, name, field.ptr())(params, value);
       return params;
     }));
   }
 
   template <class Value>
   Named& field(const char* name, Value Params::* member) {
-    python.def_readwrite(name, member);
-    return *this;
+    return add(
+        name, [member](const Params& params) { return params.*member; },
+        [member](Params& params, py::handle value) { params.*member = value.cast<Value>(); });
   }
 
   template <class Target>
   Named& field(const char* name, Target* Params::* member) {
-    python.def_property(
+    return add(
         name, [member](const Params& params) { return reinterpret_cast<std::uintptr_t>(params.*member); },
-        [member](Params& params, std::uintptr_t value) { params.*member = reinterpret_cast<Target*>(value); });
-    return *this;
+        [member](Params& params, py::handle value) {
+          params.*member = reinterpret_cast<Target*>(value.cast<std::uintptr_t>());
+        });
   }
 
   Named& field(const char* name, Type Params::* member) {
-    python.def_property(
+    return add(
         name, [member](const Params& params) { return static_cast<int>(params.*member); },
-        [member](Params& params, int code) { params.*member = static_cast<Type>(code); });
+        [member](Params& params, py::handle value) { params.*member = static_cast<Type>(value.cast<int>()); });
+  }
+
+  template <class Get, class Set>
+  Named& add(const char* name, const Get& get, const Set& set) {
+    python.def_property_readonly(name, get);
+    setters->emplace_back(PyUnicode_InternFromString(name), set);  // the name lives as long as the class
     return *this;
   }
 
+ private:
+  using Set = std::function<void(Params&, py::handle)>;
+  using Setters = std::vector<std::pair<PyObject*, Set>>;
+
+  static const Set& find(const Setters& setters, const char* name, PyObject* field) {
+    for (const auto& [own, set] : setters)
+      if (own == field) return set;  // names in calls are interned
+    for (const auto& [own, set] : setters)
+      if (PyUnicode_Compare(own, field) == 0) return set;
+    throw py::type_error(std::string(name) + " has no field " + py::str(py::handle(field)).cast<std::string>());
+  }
+
   py::class_<Params> python;
+  std::shared_ptr<Setters> setters;
 };
 
-// Triples (b, y, type of y).
-void set_terms(AffineParams& params, const std::vector<std::tuple<double, std::uintptr_t, int>>& terms) {
+using Term = std::tuple<double, std::uintptr_t, int>;  // b, y, type of y
+
+std::vector<Term> terms_of(const AffineParams& params) {
+  std::vector<Term> terms;
+  for (int j = 0; j < params.inputs; ++j)
+    terms.emplace_back(params.b[j], reinterpret_cast<std::uintptr_t>(params.y[j]), static_cast<int>(params.y_type[j]));
+  return terms;
+}
+
+void set_terms(AffineParams& params, py::handle value) {
+  const auto terms = value.cast<std::vector<Term>>();
   if (terms.size() > kInputs) throw std::length_error("more terms than kInputs");  // they would not fit
   params.inputs = static_cast<int>(terms.size());
   for (std::size_t j = 0; j < terms.size(); ++j) {
@@ -68,7 +101,7 @@ void name_affine(py::module_& module) {
   named.field("x", &P::x).field("a", &P::a).field("noise_scale", &P::noise_scale).field("address", &P::address);
   named.field("out", &P::out).field("out_scaled", &P::out_scaled).field("out_scaled_type", &P::out_scaled_type);
   named.field("scale", &P::scale);
-  named.python.def_property("terms", nullptr, set_terms);
+  named.add("terms", terms_of, set_terms);
 }
 
 void name_mixture(py::module_& module) {
@@ -100,9 +133,6 @@ void name_params(py::module_& module) {
   Named<A> address(module, "Address");
   address.field("seed", &A::seed).field("offset", &A::offset).field("step", &A::step).field("stream", &A::stream);
   address.field("origin", &A::origin);
-  using L = Place;
-  Named<L> place(module, "Place");
-  place.field("device", &L::device).field("threads", &L::threads).field("stream", &L::stream);
   name_affine(module);
   name_mixture(module);
   name_mixture_sample(module);

@@ -1,5 +1,5 @@
 // The structs of kernels.h as Python classes, made from keyword arguments: every field by its name, addresses as
-// integers, 0 for null. A field that is not given is zero; a name that no field has raises AttributeError.
+// integers, 0 for null. A field that is not given is zero; a name that no field has raises TypeError.
 #pragma once
 
 #include <pybind11/pybind11.h>

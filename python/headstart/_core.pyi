@@ -2,19 +2,10 @@
 
 FUSED_COLUMNS: int  # a mixture of at most so many columns needs no projection
 
-# Fields are those of csrc/kernels.h, addresses as integers; the optional ones are 0 (null) where not given.
-
 class Place:
-    device: int
-    threads: int
-    stream: int
-    def __init__(
-        self,
-        *,
-        device: int,
-        threads: int,
-        stream: int,
-    ) -> None: ...
+    def __init__(self, device: int, threads: int, stream: int) -> None: ...
+
+# The structs of csrc/kernels.h: addresses are integers, and the optional fields 0 where not given.
 
 class Address:
     seed: int

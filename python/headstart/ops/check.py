@@ -130,8 +130,8 @@ def stream(device: int) -> int:
 def place(tensor: Tensor) -> _core.Place:
     """Where to run: torch's number of threads, or torch's current stream on the tensor's device."""
     if tensor.is_cuda:
-        return _core.Place(device=tensor.get_device(), threads=0, stream=stream(tensor.get_device()))
-    return _core.Place(device=-1, threads=torch.get_num_threads(), stream=0)
+        return _core.Place(tensor.get_device(), 0, stream(tensor.get_device()))
+    return _core.Place(-1, torch.get_num_threads(), 0)
 
 
 _core.learn(Tensor, torch.strided, tuple(TYPES), getattr(torch._C, "_cuda_getCurrentRawStream", stream))
