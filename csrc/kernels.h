@@ -11,16 +11,24 @@ namespace headstart {
 
 enum class Type : int { f32 = 0, f64 = 1, f16 = 2, bf16 = 3 };
 
+// Bytes of an element.
+HS_INLINE constexpr std::int64_t size_of(Type type) {
+  return type == Type::f64 ? 8 : type == Type::f32 ? 4 : 2;
+}
+
+constexpr int kInputs = 4;                   // an affine row takes at most
+constexpr std::int64_t kFusedColumns = 128;  // up to here a mixture's projections are made inside its kernel
+
 // out = a x + sum_j b_j y_j + noise_scale z;  out_scaled = scale out.  z is skipped when noise_scale is 0.
 struct AffineParams {
   std::int64_t rows, columns;
   Type type;      // of x and out: f32 or f64
   const void* x;  // may be null: then a x is 0
   double a;
-  int inputs;  // 0 to 4
-  const void* y[4];
-  Type y_type[4];
-  double b[4];
+  int inputs;  // 0 to kInputs
+  const void* y[kInputs];
+  Type y_type[kInputs];
+  double b[kInputs];
   double noise_scale;
   Address address;
   void* out;         // may be null when out_scaled is not
@@ -31,8 +39,8 @@ struct AffineParams {
 
 // Mixture posterior at one noise level; the tables are those of math/component.h. With `projection` given, y is read
 // from it and the sum over axes is left to the caller, who gets its coefficients g_k gain_r y_r in `coefficient`;
-// without it, and with axes, D is at most 128. With `whitening` given (CPU only), distances are |whitening (x -
-// mean)|^2 and axes serve the posterior mean alone.
+// without it, and with axes, a device takes D up to kFusedColumns. With `whitening` given (CPU only), distances are
+// |whitening (x - mean)|^2 and axes serve the posterior mean alone.
 struct MixtureParams {
   std::int64_t rows, components, columns, rank;
   Type type;                         // of every tensor: f32 or f64

@@ -12,17 +12,16 @@ namespace py = pybind11;
 namespace headstart::binding {
 namespace {
 
-constexpr std::int64_t kSizes[] = {4, 8, 2, 2};
-
 struct Span {
   std::uintptr_t begin, end;
   std::int64_t size;  // of an element
 };
 
+// Null spans nothing.
 Span span(const void* data, Type type, std::int64_t elements) {
   const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(data);
-  const std::int64_t size = kSizes[static_cast<int>(type)];
-  return {begin, begin + static_cast<std::uintptr_t>(elements * size), size};
+  const std::int64_t size = size_of(type);
+  return {begin, begin + static_cast<std::uintptr_t>(data != nullptr ? elements * size : 0), size};
 }
 
 bool overlap(const Span& a, const Span& b) {
@@ -34,16 +33,10 @@ bool tangled(const Span& out, const Span& in) {
   return overlap(out, in) && !(out.begin == in.begin && out.size == in.size);
 }
 
-bool tangled(const AffineParams& p) {
-  const std::int64_t n = p.rows * p.columns;
-  const Span out = span(p.out, p.type, p.out != nullptr ? n : 0);
-  const Span scaled = span(p.out_scaled, p.out_scaled_type, p.out_scaled != nullptr ? n : 0);
-  const Span x = span(p.x, p.type, p.x != nullptr ? n : 0);
-  bool any = tangled(out, x) || tangled(scaled, x) || overlap(out, scaled);
-  for (int j = 0; j < p.inputs; ++j) {
-    const Span y = span(p.y[j], p.y_type[j], n);
-    any = any || tangled(out, y) || tangled(scaled, y);
-  }
+// Whether `out` is tangled with an input.
+bool tangled(const Span& out, const AffineParams& p, std::int64_t elements) {
+  bool any = tangled(out, span(p.x, p.type, elements));
+  for (int j = 0; j < p.inputs; ++j) any = any || tangled(out, span(p.y[j], p.y_type[j], elements));
   return any;
 }
 
@@ -81,7 +74,7 @@ bool read_noise(PyObject* noise, AffineParams* p) {
 bool read_terms(PyObject* terms, const Common& common, AffineParams* p) {
   if (!PyList_CheckExact(terms) && !PyTuple_CheckExact(terms)) return false;
   const Py_ssize_t count = PySequence_Fast_GET_SIZE(terms);
-  if (count > 4) return false;
+  if (count > kInputs) return false;
   for (Py_ssize_t j = 0; j < count; ++j) {
     PyObject* term = PySequence_Fast_GET_ITEM(terms, j);
     View y;
@@ -94,6 +87,15 @@ bool read_terms(PyObject* terms, const Common& common, AffineParams* p) {
 }
 
 }  // namespace
+
+Overlap find_overlap(const AffineParams& p) {
+  const std::int64_t n = p.rows * p.columns;
+  const Span out = span(p.out, p.type, n), scaled = span(p.out_scaled, p.out_scaled_type, n);
+  if (tangled(out, p, n)) return {"out", "an input"};
+  if (tangled(scaled, p, n)) return {p.out != nullptr ? "out_scaled" : "out", "an input"};
+  if (overlap(out, scaled)) return {"out_scaled", "out"};
+  return {nullptr, nullptr};
+}
 
 bool run_plain_affine(py::handle x, double a, py::handle terms, py::handle noise, py::handle out, py::handle scaled,
                       double scale, int threads) {
@@ -108,7 +110,8 @@ bool run_plain_affine(py::handle x, double a, py::handle terms, py::handle noise
   p.type = x.is_none() ? result.type : state.type;
   if (p.type > Type::f64 || (!out.is_none() && result.type != p.type)) return false;
   p.x = state.data, p.out = result.data, p.out_scaled = second.data, p.out_scaled_type = second.type;
-  if (!read_terms(terms.ptr(), common, &p) || !read_noise(noise.ptr(), &p) || tangled(p)) return false;
+  if (!read_terms(terms.ptr(), common, &p) || !read_noise(noise.ptr(), &p)) return false;
+  if (find_overlap(p).output != nullptr) return false;
   run(p, {common.device(), threads, common.stream()}, cpu::affine, cuda::affine);
   return true;
 }

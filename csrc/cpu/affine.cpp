@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "../typed.h"
 #include "isa.h"
 #include "normals.h"
 #include "parallel.h"
@@ -17,20 +18,22 @@ constexpr std::int64_t kPiece = 2048;
 constexpr std::int64_t kBlock =
     512;  // short, so that loads of the next block overlap with streaming stores of this one
 
-// The row's inputs, its noise the last of them.
+constexpr int kTerms = kInputs + 1;  // the noise is the last of them
+
+template <class T>
 struct Inputs {
   int count;
-  const void* y[5];
-  Type type[5];
-  double b[5];
+  const void* y[kTerms];
+  Type type[kTerms];
+  T b[kTerms];
 };
 
 // out = a x + sum_j b_j y_j for inputs of one type; out may be x.
 template <int inputs, class T, class Input>
-void combine(T* out, T a, const T* x, const double* b, const Input* const* y, std::int64_t count) {
+void combine(T* out, T a, const T* x, const T* b, const Input* const* y, std::int64_t count) {
   T factor[inputs > 0 ? inputs : 1] = {};
   const Input* input[inputs > 0 ? inputs : 1] = {};
-  for (int j = 0; j < inputs; ++j) factor[j] = static_cast<T>(b[j]), input[j] = y[j];
+  for (int j = 0; j < inputs; ++j) factor[j] = b[j], input[j] = y[j];
 #pragma GCC ivdep  // out is no other input, and equal to x it is read before it is written
   for (std::int64_t i = 0; i < count; ++i) {
     T sum = first_term(a, x[i]);
@@ -41,17 +44,18 @@ void combine(T* out, T a, const T* x, const double* b, const Input* const* y, st
 }
 
 template <class T, class Input>
-void combine_run(T* out, T a, const T* x, const Inputs& in, int first, int last, std::int64_t at, std::int64_t count) {
-  const Input* y[5];
+void combine_run(T* out, T a, const T* x, const Inputs<T>& in, int first, int last, std::int64_t at,
+                 std::int64_t count) {
+  const Input* y[kTerms];
   for (int j = first; j < last; ++j) y[j - first] = static_cast<const Input*>(in.y[j]) + at;
-  constexpr void (*combine_of[])(T*, T, const T*, const double*, const Input* const*, std::int64_t) = {
+  constexpr void (*combine_of[])(T*, T, const T*, const T*, const Input* const*, std::int64_t) = {
       combine<0>, combine<1>, combine<2>, combine<3>, combine<4>, combine<5>};
   combine_of[last - first](out, a, x, in.b + first, y, count);
 }
 
 // The row's elements at .. at + count - 1 of `in`, from x onward to out onward.
 template <class T>
-void combine_all(T* out, T a, const T* x, const Inputs& in, std::int64_t at, std::int64_t count) {
+void combine_all(T* out, T a, const T* x, const Inputs<T>& in, std::int64_t at, std::int64_t count) {
   int first = 0;
   do {
     int last = first;
@@ -105,24 +109,25 @@ struct Writing {
   bool stream;  // past the caches
 };
 
-Writing choose_writing(const AffineParams& p) {
+template <class T>
+Writing choose_writing(const TypedAffine<T>& p) {
   std::int64_t bytes = 0;
   bool aliased = p.out == nullptr;
   for (int j = 0; j < p.inputs; ++j) {
-    bytes += p.rows * p.columns * (p.y_type[j] == Type::f64 ? 8 : p.y_type[j] == Type::f32 ? 4 : 2);
+    bytes += p.rows * p.columns * size_of(p.y_type[j]);
     aliased = aliased || p.y[j] == p.out;
   }
-  bytes += p.rows * p.columns * (p.type == Type::f64 ? 16 : 8);
+  bytes += 2 * p.rows * p.columns * static_cast<std::int64_t>(sizeof(T));
   const bool stream = p.out != nullptr && p.out != p.x && !aliased && bytes > kCached;
   return {aliased || stream, stream};
 }
 
-Inputs inputs_of(const AffineParams& p, const float* z, std::int64_t at) {
-  static constexpr int sizes[] = {4, 8, 2, 2};
-  Inputs in{};
+template <class T>
+Inputs<T> inputs_of(const TypedAffine<T>& p, const float* z, std::int64_t at) {
+  Inputs<T> in{};
   for (; in.count < p.inputs; ++in.count) {
     in.type[in.count] = p.y_type[in.count], in.b[in.count] = p.b[in.count];
-    in.y[in.count] = static_cast<const char*>(p.y[in.count]) + at * sizes[static_cast<int>(p.y_type[in.count])];
+    in.y[in.count] = static_cast<const char*>(p.y[in.count]) + at * size_of(p.y_type[in.count]);
   }
   if (z != nullptr) {
     in.y[in.count] = z, in.type[in.count] = Type::f32, in.b[in.count] = p.noise_scale;
@@ -133,36 +138,34 @@ Inputs inputs_of(const AffineParams& p, const float* z, std::int64_t at) {
 
 // One piece: `count` elements from flat index `at`; z is its noise, or null.
 template <class T>
-void piece(const AffineParams& p, const Writing& writing, const float* z, std::int64_t at, std::int64_t count) {
+void piece(const TypedAffine<T>& p, const Writing& writing, const float* z, std::int64_t at, std::int64_t count) {
   alignas(64) static const T zeros[kBlock] = {};
   alignas(64) T aside[kBlock];
-  const Inputs in = inputs_of(p, z, at);
+  const Inputs<T> in = inputs_of(p, z, at);
   for (std::int64_t first = 0; first < count; first += kBlock) {
     const std::int64_t size = std::min(kBlock, count - first);
-    const T* x = p.x != nullptr ? static_cast<const T*>(p.x) + at + first : zeros;
-    T* out = p.out != nullptr ? static_cast<T*>(p.out) + at + first : nullptr;
+    const T* x = p.x != nullptr ? p.x + at + first : zeros;
+    T* out = p.out != nullptr ? p.out + at + first : nullptr;
     T* sum = writing.aside ? aside : out;
-    combine_all<T>(sum, static_cast<T>(p.a), x, in, first, size);
+    combine_all(sum, p.a, x, in, first, size);
     if (writing.stream) {
       stream(out, sum, size);
     } else if (writing.aside && out != nullptr) {
       std::copy(sum, sum + size, out);
     }
-    if (p.out_scaled != nullptr)
-      store_scaled(p.out_scaled, p.out_scaled_type, static_cast<T>(p.scale), sum, at + first, size);
+    if (p.out_scaled != nullptr) store_scaled(p.out_scaled, p.out_scaled_type, p.scale, sum, at + first, size);
   }
 }
 
 template <class T>
-void run(AffineParams p, int threads) {
-  const bool noisy = p.noise_scale != 0.0;
+void run(TypedAffine<T> p, bool noisy, int threads) {
   if (noisy) p.address = settled(p.address);
   const Writing writing = choose_writing(p);
   if (!noisy) {
     const std::int64_t total = p.rows * p.columns, pieces = (total + kPiece - 1) / kPiece;
     parallel_for(pieces, total < 32768 ? 1 : threads, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i)
-        piece<T>(p, writing, nullptr, i * kPiece, std::min(kPiece, total - i * kPiece));
+        piece(p, writing, nullptr, i * kPiece, std::min(kPiece, total - i * kPiece));
       finish_stream();
     });
     return;
@@ -177,7 +180,7 @@ void run(AffineParams p, int threads) {
         const std::int64_t row = i / pieces, column = i % pieces * kPiece;
         const std::int64_t count = std::min(kPiece, p.columns - column);
         fill_normals(z, p.address, static_cast<std::uint32_t>(row), column / 4, (count + 3) / 4);
-        piece<T>(p, writing, z, row * p.columns + column, count);
+        piece(p, writing, z, row * p.columns + column, count);
       }
       finish_stream();
     });
@@ -190,7 +193,7 @@ void run(AffineParams p, int threads) {
       const std::int64_t row = i * batch, rows = std::min(batch, p.rows - row);
       fill_rows(z, p.address, static_cast<std::uint32_t>(row), rows, padded / 4);
       if (padded != p.columns) drop_padding(z, rows, p.columns, padded);
-      piece<T>(p, writing, z, row * p.columns, rows * p.columns);
+      piece(p, writing, z, row * p.columns, rows * p.columns);
     }
     finish_stream();
   });
@@ -199,11 +202,8 @@ void run(AffineParams p, int threads) {
 }  // namespace
 
 void affine(const AffineParams& params, int threads) {
-  if (params.type == Type::f64) {
-    run<double>(params, threads);
-  } else {
-    run<float>(params, threads);
-  }
+  const bool noisy = params.noise_scale != 0.0;  // whatever it rounds to
+  params.type == Type::f64 ? run(typed<double>(params), noisy, threads) : run(typed<float>(params), noisy, threads);
 }
 
 }  // namespace headstart::cpu::HEADSTART_ISA

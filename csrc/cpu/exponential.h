@@ -24,8 +24,9 @@ static inline float exp_of(float x) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  const std::int32_t exponent = bits_of_float(shifted) - bits_of_float(shift) + 127;
-  const float value = p * float_of_bits(std::int32_t(std::uint32_t(exponent) << 23));
+  // without a sign: far below, where the result is not used, the difference wraps around
+  const std::uint32_t exponent = std::uint32_t(bits_of_float(shifted)) - std::uint32_t(bits_of_float(shift)) + 127u;
+  const float value = p * float_of_bits(std::int32_t(exponent << 23));
   return x < -87.0f ? 0.0f : value;
 }
 
@@ -48,10 +49,10 @@ static inline double exp_of(double x) {
   p = p * r + 0.5;
   p = p * r + 1.0;
   p = p * r + 1.0;
-  std::int64_t bits, one;
+  std::uint64_t bits, one;
   std::memcpy(&bits, &shifted, sizeof bits);
   std::memcpy(&one, &shift, sizeof one);
-  const std::int64_t power = std::int64_t(std::uint64_t(bits - one + 1023) << 52);
+  const std::uint64_t power = (bits - one + 1023u) << 52;
   double scale;
   std::memcpy(&scale, &power, sizeof scale);
   return x < -708.0 ? 0.0 : p * scale;

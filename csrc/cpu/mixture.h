@@ -5,10 +5,10 @@
 
 namespace headstart::cpu::HEADSTART_ISA {
 
-// Samples of few elements: one sample a lane, axes included.
-void mixture_lanes(const MixtureParams& params, int threads);
+// Samples of few elements: a lane a sample, axes included.
+void mixture_lane(const MixtureParams& params, int threads);
 
-// Samples of any size, one after the other: y comes from `projection`, or there are no axes.
-void mixture_rows(const MixtureParams& params, int threads);
+// Samples of any size, each its row of memory: y comes from `projection`, or there are no axes.
+void mixture_row(const MixtureParams& params, int threads);
 
 }  // namespace headstart::cpu::HEADSTART_ISA

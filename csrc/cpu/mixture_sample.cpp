@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../typed.h"
 #include "isa.h"
 #include "normals.h"
 #include "parallel.h"
@@ -19,12 +20,12 @@ void add_axis(T* __restrict out, T coefficient, const T* __restrict axis, std::i
 
 // Elements column .. column + count - 1 of one sample; `along` holds its factors' normals.
 template <class T>
-void piece(const MixtureSampleParams& p, std::int64_t row, std::int64_t column, std::int64_t count, const float* along,
-           float* floor) {
+void piece(const TypedMixtureSample<T>& p, std::int64_t row, std::int64_t column, std::int64_t count,
+           const float* along, float* floor) {
   const std::int64_t k = p.component[row];
-  const T* mean = static_cast<const T*>(p.mean) + k * p.columns + column;
-  const T* deviation = static_cast<const T*>(p.deviation) + k * p.variance_columns;
-  T* out = static_cast<T*>(p.out) + row * p.columns + column;
+  const T* mean = p.mean + k * p.columns + column;
+  const T* deviation = p.deviation + k * p.variance_columns;
+  T* out = p.out + row * p.columns + column;
   fill_normals(floor, p.floor, static_cast<std::uint32_t>(row), column / 4, (count + 3) / 4);
   if (p.variance_columns == 1) {
     for (std::int64_t d = 0; d < count; ++d) out[d] = fma_rn(deviation[0], static_cast<T>(floor[d]), mean[d]);
@@ -33,13 +34,13 @@ void piece(const MixtureSampleParams& p, std::int64_t row, std::int64_t column, 
     for (std::int64_t d = 0; d < count; ++d) out[d] = fma_rn(deviation[d], static_cast<T>(floor[d]), mean[d]);
   }
   for (std::int64_t r = 0; r < p.rank; ++r) {
-    const T coefficient = static_cast<const T*>(p.factor)[k * p.rank + r] * static_cast<T>(along[r]);
-    add_axis(out, coefficient, static_cast<const T*>(p.axes) + (k * p.rank + r) * p.columns + column, count);
+    const T coefficient = p.factor[k * p.rank + r] * static_cast<T>(along[r]);
+    add_axis(out, coefficient, p.axes + (k * p.rank + r) * p.columns + column, count);
   }
 }
 
 template <class T>
-void run(const MixtureSampleParams& p, int threads) {
+void run(const TypedMixtureSample<T>& p, int threads) {
   parallel_for(p.rows, p.rows * p.columns * (p.rank + 8) < 65536 ? 1 : threads,
                [&p](std::int64_t begin, std::int64_t end) {
                  const std::int64_t groups = (p.rank + 3) / 4;
@@ -47,7 +48,7 @@ void run(const MixtureSampleParams& p, int threads) {
                  for (std::int64_t row = begin; row < end; ++row) {
                    fill_normals(along.data(), p.along, static_cast<std::uint32_t>(row), 0, groups);
                    for (std::int64_t column = 0; column < p.columns; column += kPiece)
-                     piece<T>(p, row, column, std::min(kPiece, p.columns - column), along.data(), floor.data());
+                     piece(p, row, column, std::min(kPiece, p.columns - column), along.data(), floor.data());
                  }
                });
 }
@@ -55,11 +56,7 @@ void run(const MixtureSampleParams& p, int threads) {
 }  // namespace
 
 void mixture_sample(const MixtureSampleParams& params, int threads) {
-  if (params.type == Type::f64) {
-    run<double>(params, threads);
-  } else {
-    run<float>(params, threads);
-  }
+  params.type == Type::f64 ? run(typed<double>(params), threads) : run(typed<float>(params), threads);
 }
 
 }  // namespace headstart::cpu::HEADSTART_ISA

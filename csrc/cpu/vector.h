@@ -9,16 +9,17 @@
 namespace headstart::cpu {
 
 template <class T>
-struct Block {
-  static constexpr int lanes = 64 / sizeof(T);
-  typedef T Vector __attribute__((vector_size(64)));
+struct VectorOf {
+  typedef T type __attribute__((vector_size(64)));
 };
 template <class T>
-using Vector = typename Block<T>::Vector;
+using Vector = typename VectorOf<T>::type;
+template <class T>
+constexpr int kLanes = 64 / sizeof(T);
 
 // Vectors need their alignment from the heap too.
 template <class T>
-using Row = std::vector<Vector<T>>;
+using Vectors = std::vector<Vector<T>>;
 
 // Sums that a loop keeps in registers: half of what the instruction set has.
 #if defined(__AVX512F__)
@@ -33,7 +34,7 @@ constexpr int kSums = 2;
 
 template <class T, class Function>
 static inline Vector<T> map_lanes(Vector<T> x, const Function& function) {
-  alignas(64) T lanes[Block<T>::lanes];
+  alignas(64) T lanes[kLanes<T>];
   std::memcpy(lanes, &x, sizeof lanes);
   for (T& lane : lanes) lane = function(lane);
   std::memcpy(&x, lanes, sizeof lanes);

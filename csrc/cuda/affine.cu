@@ -3,9 +3,9 @@
 // another, 16 bytes each (8 of a 16-bit type: 16 would leave gaps between the state's).
 #include <cstring>
 
-#include "../kernels.h"
 #include "../math/affine.h"
 #include "../math/normal.h"
+#include "../typed.h"
 #include "division.h"
 #include "group.h"
 #include "launch.h"
@@ -13,11 +13,9 @@
 namespace headstart::cuda {
 namespace {
 
-// The row with its scalars already in the state's type.
 template <class T>
 struct Row {
-  AffineParams p;
-  T a, b[4], noise_scale, scale;
+  TypedAffine<T> p;
   std::uint64_t groups, total;  // of four elements, in a row and in all
   Division by_groups;
   bool wide;
@@ -88,13 +86,13 @@ __device__ __forceinline__ void store_scaled(const Row<T>& row, std::int64_t at,
   void* out = row.p.out_scaled;
   switch (row.p.out_scaled_type) {
     case Type::f32:
-      return store_narrow<float>(out, at, row.scale, sum, count, row.wide);
+      return store_narrow<float>(out, at, row.p.scale, sum, count, row.wide);
     case Type::f64:
-      return store_narrow<double>(out, at, row.scale, sum, count, row.wide);
+      return store_narrow<double>(out, at, row.p.scale, sum, count, row.wide);
     case Type::f16:
-      return store_narrow<Half>(out, at, row.scale, sum, count, row.wide);
+      return store_narrow<Half>(out, at, row.p.scale, sum, count, row.wide);
     case Type::bf16:
-      return store_narrow<BFloat16>(out, at, row.scale, sum, count, row.wide);
+      return store_narrow<BFloat16>(out, at, row.p.scale, sum, count, row.wide);
   }
 }
 
@@ -110,33 +108,33 @@ struct Group {
 
 template <class T, int inputs, bool noise>
 __device__ __forceinline__ void read(Group<T, inputs>& own, const Row<T>& row, std::uint64_t i) {
-  const AffineParams& p = row.p;
+  const TypedAffine<T>& p = row.p;
   const std::uint64_t sample = noise ? divide(i, row.by_groups) : 0, group = i - sample * row.groups;
   const std::int64_t column = 4 * group, left = i < row.total ? p.columns - column : 0;
   own.sample = std::uint32_t(sample), own.group = std::uint32_t(group);
   own.at = sample * p.columns + column;
   own.count = left < 4 ? int(left) : 4;
   own.sum = Four<T>{};
-  if (p.x != nullptr) own.sum = load_four(static_cast<const T*>(p.x) + own.at, own.count, row.wide);
+  if (p.x != nullptr) own.sum = load_four(p.x + own.at, own.count, row.wide);
 #pragma unroll
   for (int j = 0; j < inputs; ++j) own.y[j] = load_raw(p.y[j], p.y_type[j], own.at, own.count, row.wide);
 }
 
 template <class T, int inputs, bool noise>
 __device__ __forceinline__ void finish(Group<T, inputs>& own, const Row<T>& row, const Address& address) {
-  const AffineParams& p = row.p;
+  const TypedAffine<T>& p = row.p;
   if (p.x != nullptr) {
 #pragma unroll
-    for (int e = 0; e < 4; ++e) own.sum.v[e] = first_term(row.a, own.sum.v[e]);
+    for (int e = 0; e < 4; ++e) own.sum.v[e] = first_term(p.a, own.sum.v[e]);
   }
 #pragma unroll
-  for (int j = 0; j < inputs; ++j) add_raw(own.sum, row.b[j], own.y[j], p.y_type[j]);
+  for (int j = 0; j < inputs; ++j) add_raw(own.sum, p.b[j], own.y[j], p.y_type[j]);
   if (noise) {
     const Normals normals = normals_at(address, own.sample, own.group);
 #pragma unroll
-    for (int e = 0; e < 4; ++e) own.sum.v[e] = add_term(own.sum.v[e], row.noise_scale, normals.z[e]);
+    for (int e = 0; e < 4; ++e) own.sum.v[e] = add_term(own.sum.v[e], p.noise_scale, normals.z[e]);
   }
-  if (p.out != nullptr) store_four(static_cast<T*>(p.out) + own.at, own.sum, own.count, row.wide);
+  if (p.out != nullptr) store_four(p.out + own.at, own.sum, own.count, row.wide);
   if (p.out_scaled != nullptr) store_scaled(row, own.at, own.sum, own.count);
 }
 
@@ -158,24 +156,21 @@ template <class T, int inputs>
 const char* start(const Row<T>& row, Queue queue) {
   const std::int64_t blocks = ceil_divide(std::int64_t(row.total), kThreads * kGroups<T, inputs>);
   constexpr void (*with)(Row<T>) = affine_groups<T, inputs, true>, (*without)(Row<T>) = affine_groups<T, inputs, false>;
-  return launch(row.noise_scale != T(0) ? with : without, blocks, kThreads, queue, row);
+  return launch(row.p.noise_scale != T(0) ? with : without, blocks, kThreads, queue, row);
 }
 
 constexpr std::uint64_t kBeyond = 2 * kThreads;  // how far past the end a thread may look for a second group
 
 template <class T>
-const char* run(AffineParams p, Queue queue) {
-  if (T(p.noise_scale) == T(0)) {  // without noise rows do not matter: one long row has one tail
+const char* run(TypedAffine<T> p, Queue queue) {
+  if (p.noise_scale == T(0)) {  // without noise rows do not matter: one long row has one tail
     p.columns *= p.rows;
     p.rows = p.columns > 0 ? 1 : 0;
   }
   const std::uint64_t groups = ceil_divide(p.columns, 4), total = groups * p.rows;
-  Row<T> row{p, T(p.a), {}, T(p.noise_scale), T(p.scale), groups, total, division(groups, total + kBeyond), true};
+  Row<T> row{p, groups, total, division(groups, total + kBeyond), true};
   row.wide = (p.rows == 1 || p.columns % 4 == 0) && aligned(p.x) && aligned(p.out) && aligned(p.out_scaled);
-  for (int j = 0; j < p.inputs; ++j) {
-    row.b[j] = T(p.b[j]);
-    row.wide = row.wide && aligned(p.y[j]);
-  }
+  for (int j = 0; j < p.inputs; ++j) row.wide = row.wide && aligned(p.y[j]);
   constexpr const char* (*starts[])(const Row<T>&, Queue) = {start<T, 0>, start<T, 1>, start<T, 2>, start<T, 3>,
                                                              start<T, 4>};
   return starts[p.inputs](row, queue);
@@ -184,7 +179,7 @@ const char* run(AffineParams p, Queue queue) {
 }  // namespace
 
 const char* affine(const AffineParams& params, Queue queue) {
-  return params.type == Type::f64 ? run<double>(params, queue) : run<float>(params, queue);
+  return params.type == Type::f64 ? run(typed<double>(params), queue) : run(typed<float>(params), queue);
 }
 
 }  // namespace headstart::cuda

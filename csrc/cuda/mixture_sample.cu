@@ -1,7 +1,7 @@
 // A block takes a tile: whole short rows, or a stretch of one long row, one thread a group of four elements. The
 // weights factor_r z_r of its rows are made once, in shared memory, a run of axes at a time.
-#include "../kernels.h"
 #include "../math/normal.h"
+#include "../typed.h"
 #include "group.h"
 #include "launch.h"
 
@@ -19,13 +19,13 @@ struct Tiling {
 };
 
 template <class T>
-__device__ void fill_weights(T* weight, const MixtureSampleParams& p, const Tiling& tiling, std::int64_t first_row,
+__device__ void fill_weights(T* weight, const TypedMixtureSample<T>& p, const Tiling& tiling, std::int64_t first_row,
                              std::int64_t first_axis) {
   const int quads = tiling.axes / 4;
   for (int i = threadIdx.x; i < tiling.rows * quads; i += kTile) {
     const std::int64_t row = first_row + i / quads, axis = first_axis + 4 * (i % quads);
     if (row >= p.rows || axis >= p.rank) continue;
-    const T* factor = static_cast<const T*>(p.factor) + p.component[row] * p.rank;
+    const T* factor = p.factor + p.component[row] * p.rank;
     const Normals z = normals_at(p.along, std::uint32_t(row), std::uint32_t(axis / 4));
 #pragma unroll
     for (int e = 0; e < 4; ++e)
@@ -34,17 +34,16 @@ __device__ void fill_weights(T* weight, const MixtureSampleParams& p, const Tili
 }
 
 template <class T>
-__device__ __forceinline__ Four<T> start_four(const MixtureSampleParams& p, std::int64_t row, std::int64_t component,
+__device__ __forceinline__ Four<T> start_four(const TypedMixtureSample<T>& p, std::int64_t row, std::int64_t component,
                                               std::int64_t column, int count, bool wide) {
   const Normals n = normals_at(p.floor, std::uint32_t(row), std::uint32_t(column / 4));
-  Four<T> sum = load_four(static_cast<const T*>(p.mean) + component * p.columns + column, count, wide);
-  const T* deviation = static_cast<const T*>(p.deviation);
+  Four<T> sum = load_four(p.mean + component * p.columns + column, count, wide);
   if (p.variance_columns == 1) {
-    const T same = deviation[component];
+    const T same = p.deviation[component];
 #pragma unroll
     for (int e = 0; e < 4; ++e) sum.v[e] = fma_rn(same, T(n.z[e]), sum.v[e]);
   } else {
-    const Four<T> four = load_four(deviation + component * p.columns + column, count, wide);
+    const Four<T> four = load_four(p.deviation + component * p.columns + column, count, wide);
 #pragma unroll
     for (int e = 0; e < 4; ++e) sum.v[e] = fma_rn(four.v[e], T(n.z[e]), sum.v[e]);
   }
@@ -52,7 +51,7 @@ __device__ __forceinline__ Four<T> start_four(const MixtureSampleParams& p, std:
 }
 
 template <class T>
-__global__ void __launch_bounds__(kTile) mixture_sample_tiles(const MixtureSampleParams p, const Tiling tiling) {
+__global__ void __launch_bounds__(kTile) mixture_sample_tiles(const TypedMixtureSample<T> p, const Tiling tiling) {
   __shared__ T weight[kWeights];
   const int local_row = threadIdx.x / tiling.width, local_group = threadIdx.x % tiling.width;
   for (std::int64_t tile = blockIdx.x; tile < tiling.tiles; tile += gridDim.x) {
@@ -62,13 +61,13 @@ __global__ void __launch_bounds__(kTile) mixture_sample_tiles(const MixtureSampl
     const int count = p.columns - column < 4 ? int(p.columns - column) : 4;
     const std::int64_t component = mine ? p.component[row] : 0;
     Four<T> sum{};
-    if (mine) sum = start_four<T>(p, row, component, column, count, tiling.wide);
+    if (mine) sum = start_four(p, row, component, column, count, tiling.wide);
     for (std::int64_t first = 0; first < p.rank; first += tiling.axes) {
       __syncthreads();  // the previous run has been used
       fill_weights(weight, p, tiling, first_row, first);
       __syncthreads();
       const int run = p.rank - first < tiling.axes ? int(p.rank - first) : tiling.axes;
-      const T* axes = static_cast<const T*>(p.axes) + (component * p.rank + first) * p.columns + column;
+      const T* axes = p.axes + (component * p.rank + first) * p.columns + column;
       for (int r = 0; mine && r < run; ++r, axes += p.columns) {
         const Four<T> axis = load_four(axes, count, tiling.wide);
         const T along = weight[local_row * tiling.axes + r];
@@ -76,12 +75,12 @@ __global__ void __launch_bounds__(kTile) mixture_sample_tiles(const MixtureSampl
         for (int e = 0; e < 4; ++e) sum.v[e] = fma_rn(along, axis.v[e], sum.v[e]);
       }
     }
-    if (mine) store_four(static_cast<T*>(p.out) + row * p.columns + column, sum, count, tiling.wide);
+    if (mine) store_four(p.out + row * p.columns + column, sum, count, tiling.wide);
   }
 }
 
 template <class T>
-const char* run(const MixtureSampleParams& p, Queue queue) {
+const char* run(const TypedMixtureSample<T>& p, Queue queue) {
   if (p.rows == 0 || p.columns == 0) return nullptr;
   Tiling tiling{};
   const std::int64_t groups = ceil_divide(p.columns, 4);
@@ -98,7 +97,7 @@ const char* run(const MixtureSampleParams& p, Queue queue) {
 }  // namespace
 
 const char* mixture_sample(const MixtureSampleParams& params, Queue queue) {
-  return params.type == Type::f64 ? run<double>(params, queue) : run<float>(params, queue);
+  return params.type == Type::f64 ? run(typed<double>(params), queue) : run(typed<float>(params), queue);
 }
 
 }  // namespace headstart::cuda

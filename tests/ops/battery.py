@@ -18,7 +18,8 @@ BLOCK = 2**18  # counters
 def words(seeds: int, rows: int, groups: int, seed: int, offset: int = 0) -> np.ndarray:
     """Words `[seeds, rows, groups, 4]` of consecutive seeds, samples and groups of elements."""
     out = np.empty((seeds, rows, groups, 4), np.uint32)
-    _core.words(1, seeds, rows, groups, (seed, offset, 0, 0), out.ctypes.data)
+    address = _core.Address(seed=seed, offset=offset)
+    _core.words(_core.WordsParams(seeds=seeds, rows=rows, groups=groups, address=address, out=out.ctypes.data), 1)
     return out
 
 

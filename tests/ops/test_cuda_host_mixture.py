@@ -165,8 +165,3 @@ def test_mixture_many_columns(built: ctypes.CDLL) -> None:
     each = torch.distributions.Normal(law.mean.double(), (law.variance.double() + 0.49).sqrt())
     joint = each.log_prob(x[:, None].double()).sum(dim=2)
     assert float(((got.log_prob.double() - joint.logsumexp(dim=1)) / joint.logsumexp(dim=1)).abs().max()) < 1e-6
-
-
-def test_mixture_needs_a_projection_for_many_columns(built: ctypes.CDLL) -> None:
-    params = Mixture(rows=1, components=1, columns=129, rank=1, axes=1)
-    assert b"projection" in built.shim_mixture(ctypes.byref(params))

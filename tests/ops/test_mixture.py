@@ -120,6 +120,48 @@ def test_no_axes_are_no_axes() -> None:
     assert torch.equal(one.denoised, two.denoised)
 
 
+@pytest.mark.parametrize(("columns", "inside"), [(128, True), (129, False)])
+def test_above_the_fused_columns_a_kernel_is_given_its_projection(
+    columns: int, inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What kernels rely on and do not check: of axes and projection there is one, by the one limit."""
+    launched: list[_core.MixtureParams] = []
+    monkeypatch.setattr(_core, "mixture", lambda place, params: launched.append(params))
+    x, components, log_weight = case("rank3", 2, columns, 4, torch.float32)
+    ops.mixture_posterior(x, components, log_weight, 1.0)
+    (params,) = launched
+    assert (params.axes != 0, params.projection != 0) == (inside, not inside)
+    assert (params.coefficient != 0) == (not inside)
+    assert _core.FUSED_COLUMNS == 128
+
+
+def test_parameters_have_no_other_names() -> None:
+    assert _core.UniformParams(rows=3).rows == 3  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="UniformParams has no field row"):
+        _core.UniformParams(row=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("d", [2, 150])
+def test_components_beyond_any_exponent_weigh_nothing(d: int, dtype: torch.dtype, isa: str) -> None:
+    """Log-densities apart by more than the rounded exponent of their ratio can hold: no part of one in the other."""
+    before = _core.isa()
+    if not _core.set_isa(isa):
+        pytest.skip(f"this machine has no {isa}")
+    try:
+        for gap in (1e3, 8.7e6, 9e6, 6.7e15, 7e15, 1e30):
+            components = ops.Components(torch.zeros(2, d, dtype=dtype), torch.ones(2, 1, dtype=dtype))
+            log_weight = torch.tensor([0.0, -gap], dtype=dtype)
+            got = ops.mixture_posterior(torch.ones(3, d, dtype=dtype), components, log_weight, 1.0)
+            alone = ops.Components(torch.zeros(1, d, dtype=dtype), torch.ones(1, 1, dtype=dtype))
+            one = ops.mixture_posterior(torch.ones(3, d, dtype=dtype), alone, log_weight[:1], 1.0)
+            assert torch.equal(got.responsibility, torch.tensor([[1.0, 0.0]], dtype=dtype).expand(3, 2))
+            assert torch.equal(got.log_prob, one.log_prob)
+    finally:
+        _core.set_isa(before)
+
+
 def test_empty() -> None:
     x, components, log_weight = case("full", 3, 4, 0, torch.float32)
     got = ops.mixture_posterior(x, components, log_weight, 1.0)

@@ -121,20 +121,17 @@ def _launch(
     noise: Noise, out: int, scaled: tuple[int, int], scale: float,
 ) -> None:  # fmt: skip
     """One kernel on addresses (0: absent) and type codes."""
-    n = target.numel()
-    others = [*inputs, *([(x, state)] if x else [])]
-    if out:
-        check.require_apart(op, "out", n, (out, state), others)
-    if scaled[0]:
-        check.require_apart(op, "out_scaled" if out else "out", n, scaled, others)
-    if out and scaled[0]:
-        check.require_apart(op, "out_scaled", n, scaled, [(out, state)], aligned=False)
     c, seed, step, offset, stream, origin = noise
+    at = 0 if origin is None else origin.data_ptr()
     rows = target.shape[0] if c else 1
-    _core.affine(
-        check.place(target), rows, n // rows, state, x, a, [(b, *y) for b, y in zip(bs, inputs, strict=True)], c,
-        (seed, offset, step, stream), 0 if origin is None else origin.data_ptr(), out, *scaled, scale,
+    params = _core.AffineParams(
+        rows=rows, columns=target.numel() // rows, type=state, x=x, a=a,
+        terms=[(b, *y) for b, y in zip(bs, inputs, strict=True)], noise_scale=c,
+        address=_core.Address(seed=seed, offset=offset, step=step, stream=stream, origin=at),
+        out=out, out_scaled=scaled[0], out_scaled_type=scaled[1], scale=scale,
     )  # fmt: skip
+    check.require_apart(op, params)
+    _core.affine(check.place(target), params)
 
 
 def run_affine(

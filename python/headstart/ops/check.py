@@ -14,7 +14,6 @@ from headstart.ops.address import Noise
 DEVICES = ("cpu", "cuda", "meta")
 STATE = (torch.float32, torch.float64)
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}  # `Type` of csrc/kernels.h
-SIZES = (4, 8, 2, 2)  # bytes of an element of each
 
 
 def describe(tensor: object) -> str:
@@ -71,21 +70,15 @@ def arrange(op: str, target: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.contiguous(memory_format=order) for tensor in inputs]
 
 
-def require_apart(
-    op: str, name: str, n: int, to: tuple[int, int], others: Sequence[tuple[int, int]], aligned: bool = True
-) -> None:
-    """Refuses an output of `n` elements that shares memory with others, (address, type code) each.
-
-    `aligned`: unless element for element.
+def require_apart(op: str, params: _core.AffineParams) -> None:
+    """Refuses outputs that share memory with an input, unless element for element, or with each other.
 
     Raises:
         ValueError: they overlap.
     """
-    start, size = to[0], SIZES[to[1]]
-    end = start + n * size
-    for at, code in others:
-        if at < end and start < at + n * SIZES[code] and not (aligned and at == start and SIZES[code] == size):
-            raise ValueError(f"{op}: {name} overlaps {'an input' if aligned else 'out'} in memory; give it its own")
+    overlap = _core.find_overlap(params)
+    if overlap is not None:
+        raise ValueError(f"{op}: {overlap[0]} overlaps {overlap[1]} in memory; give it its own")
 
 
 def dispatched(tensor: Tensor) -> bool:

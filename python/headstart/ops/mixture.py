@@ -16,7 +16,6 @@ from headstart import _core
 from headstart.ops import check, library
 from headstart.ops.component import Components, Tables, require_components, tables
 
-FUSED_COLUMNS = 128  # up to here projections are made inside the kernel, above by a matrix product
 PROJECTION_BYTES = 64 * 2**20  # what one batch of projections may take
 
 
@@ -90,7 +89,7 @@ def _run_posterior(
     denoised = torch.empty_like(x) if denoise else x.new_empty(0)
     if rows == 0:
         return log_prob, responsibility, denoised
-    if axes is None or axes.shape[2] <= FUSED_COLUMNS:
+    if axes is None or axes.shape[2] <= _core.FUSED_COLUMNS:  # above, a matrix product projects
         whitening = whiten(components, sigma) if pays_to_whiten(x, axes) else None
         _launch(x, components, at, constant, None, whitening, log_prob, responsibility, denoised, None)
         return log_prob, responsibility, denoised
@@ -141,15 +140,16 @@ def _launch(
 
     mean, variance, axes, _ = components
     k, d = mean.shape
-    rank = 0 if axes is None else axes.shape[1]
-    stride = 0 if constant.dim() == 1 else k
-    sizes = _core.Sizes(x.shape[0], k, d, rank, variance.shape[1])
-    _core.mixture(
-        check.place(x), sizes, check.TYPES[x.dtype], x.data_ptr(), mean.data_ptr(), at.precision.data_ptr(),
-        at.keep.data_ptr(), 0 if projection is not None else pointer(axes), pointer(at.drop), pointer(at.gain),
-        constant.data_ptr(), stride, pointer(projection), pointer(whitening), log_prob.data_ptr(),
-        pointer(responsibility), pointer(denoised), pointer(coefficient),
+    params = _core.MixtureParams(
+        rows=x.shape[0], components=k, columns=d, rank=0 if axes is None else axes.shape[1],
+        type=check.TYPES[x.dtype], x=x.data_ptr(), mean=mean.data_ptr(), precision=at.precision.data_ptr(),
+        keep=at.keep.data_ptr(), variance_columns=variance.shape[1],
+        axes=0 if projection is not None else pointer(axes), drop=pointer(at.drop), gain=pointer(at.gain),
+        log_constant=constant.data_ptr(), log_constant_stride=0 if constant.dim() == 1 else k,
+        projection=pointer(projection), whitening=pointer(whitening), log_prob=log_prob.data_ptr(),
+        responsibility=pointer(responsibility), denoised=pointer(denoised), coefficient=pointer(coefficient),
     )  # fmt: skip
+    _core.mixture(check.place(x), params)
 
 
 library.define(

@@ -58,13 +58,17 @@ def _run_sample(
     deviation = (variance.double() + sigma**2).sqrt().to(mean.dtype).contiguous()
     factor = None if spread is None else spread.sqrt().contiguous()
     rank = 0 if axes is None else axes.shape[1]
-    sizes = _core.Sizes(n, k, d, rank, variance.shape[1])
-    address = (seed % 2**64, offset, step)
-    _core.mixture_sample(
-        check.place(mean), sizes, check.TYPES[mean.dtype], component.data_ptr(), mean.data_ptr(),
-        deviation.data_ptr(), 0 if axes is None else axes.data_ptr(), 0 if factor is None else factor.data_ptr(),
-        (*address, int(Stream.FLOOR)), (*address, int(Stream.FACTOR)), out.data_ptr(),
+    floor, along = (
+        _core.Address(seed=seed % 2**64, offset=offset, step=step, stream=int(stream))
+        for stream in (Stream.FLOOR, Stream.FACTOR)
+    )
+    params = _core.MixtureSampleParams(
+        rows=n, columns=d, rank=rank, type=check.TYPES[mean.dtype], component=component.data_ptr(),
+        mean=mean.data_ptr(), deviation=deviation.data_ptr(), variance_columns=variance.shape[1],
+        axes=0 if axes is None else axes.data_ptr(), factor=0 if factor is None else factor.data_ptr(),
+        floor=floor, along=along, out=out.data_ptr(),
     )  # fmt: skip
+    _core.mixture_sample(check.place(mean), params)
     return out
 
 

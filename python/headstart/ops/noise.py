@@ -79,7 +79,8 @@ def uniform(
 
 
 def _run_uniform(seed: int, step: int, offset: int, stream: int, out: Tensor) -> None:
-    _core.uniform(check.place(out), out.shape[0], (seed % 2**64, offset, step, stream), out.data_ptr())
+    address = _core.Address(seed=seed % 2**64, offset=offset, step=step, stream=stream)
+    _core.uniform(check.place(out), _core.UniformParams(rows=out.shape[0], address=address, out=out.data_ptr()))
 
 
 library.define(

@@ -10,6 +10,10 @@
 
 #include "cuda_runtime.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 namespace cuda_shim {
 namespace {
 
@@ -37,20 +41,53 @@ jmp_buf scheduler;
 const std::function<void()>* kernel;
 bool falling, moved;
 
+// An address sanitizer has to be told of each change of stacks: before it, where to, and after it.
+#if defined(__SANITIZE_ADDRESS__)
+const void* scheduler_stack;
+std::size_t scheduler_size;
+void leave_for_scheduler() {
+  __sanitizer_start_switch_fiber(nullptr, scheduler_stack, scheduler_size);
+}
+void leave_for_fiber(const Fiber& fiber) {
+  __sanitizer_start_switch_fiber(nullptr, fiber.stack.get(), kStack);
+}
+void arrive_in_fiber() {
+  __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size);
+}
+void arrive_in_scheduler() {
+  __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+}
+#else
+void leave_for_scheduler() {}
+void leave_for_fiber(const Fiber&) {}
+void arrive_in_fiber() {}
+void arrive_in_scheduler() {}
+#endif
+
 void enter() {
+  arrive_in_fiber();
   (*kernel)();
   current->done = true;
+  leave_for_scheduler();
   _longjmp(scheduler, 1);
 }
 
 __attribute__((noinline)) void yield() {
-  if (_setjmp(current->resume) == 0) _longjmp(scheduler, 1);
+  if (_setjmp(current->resume) == 0) {
+    leave_for_scheduler();
+    _longjmp(scheduler, 1);
+  }
+  arrive_in_fiber();
 }
 
 __attribute__((noinline)) void resume(Fiber& fiber) {
   current = &fiber;
   threadIdx.x = fiber.thread;
-  if (_setjmp(scheduler) != 0) return;
+  if (_setjmp(scheduler) != 0) {
+    arrive_in_scheduler();
+    return;
+  }
+  leave_for_fiber(fiber);
   if (current->started) _longjmp(current->resume, 1);
   current->started = true;
   setcontext(&current->entry);

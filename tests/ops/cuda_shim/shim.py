@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -79,11 +80,16 @@ def missing() -> str | None:
 
 @functools.cache
 def build() -> ctypes.CDLL:
-    """Compiles kernels and shim, once a process, and loads them."""
+    """Compiles kernels and shim, once a process, and loads them.
+
+    With HEADSTART_SANITIZE set they check addresses and undefined behaviour, in a process that has the sanitizers.
+    """
     sources = [*sorted((SOURCES / "cuda").glob("*.cu")), *sorted(HERE.glob("*.cpp"))]
     flags = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"]
     flags += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-DHEADSTART_CUDA_ON_HOST", f"-I{HERE}"]
     flags += ["-include", str(HERE / "cuda_runtime.h")]
+    if os.environ.get("HEADSTART_SANITIZE"):
+        flags += ["-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     with tempfile.TemporaryDirectory() as folder:
         library = f"{folder}/kernels.so"
         subprocess.run(["g++", *flags, "-shared", "-x", "c++", *map(str, sources), "-o", library], check=True)

@@ -2,10 +2,10 @@
 // their posterior means at once. Where those cost more, a chunk of samples is scored first, and then, component by
 // component, the samples that it matters for are packed into full vectors.
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
-#include "../math/component.h"
+#include "../math/log_sum_exp.h"
+#include "../typed.h"
 #include "mixture.h"
 #include "parallel.h"
 #include "vector.h"
@@ -21,10 +21,10 @@ template <class T>
 constexpr T kNegligible = std::numeric_limits<T>::epsilon() * std::numeric_limits<T>::epsilon();
 
 template <class T>
-class Chunk {
+class LanePosterior {
  public:
-  explicit Chunk(const MixtureParams& params)
-      : p(params),
+  explicit LanePosterior(const TypedMixture<T>& mixture)
+      : p(mixture),
         x(p.columns),
         difference(p.columns),
         mean(p.columns),
@@ -45,39 +45,37 @@ class Chunk {
       if (p.denoised != nullptr && !packed()) gather_here(inside);
     }
     if (!packed()) return;
-    T* denoised = out(p.denoised) + first * p.columns;
+    T* denoised = p.denoised + first * p.columns;
     std::fill(denoised, denoised + count * p.columns, T(0));
     for (std::int64_t k = 0; k < p.components; ++k) gather(k, first, count);
   }
 
  private:
-  static constexpr int lanes = Block<T>::lanes;
-  const MixtureParams& p;
-  Row<T> x, difference, mean, sum, y, joint;
+  static constexpr int lanes = kLanes<T>;
+  const TypedMixture<T>& p;
+  Vectors<T> x, difference, mean, sum, y, joint;
   std::vector<T> weight;  // [kChunk, K]
   std::int64_t row[lanes];
   Vector<T> log_prob;
 
-  static const T* in(const void* data) { return static_cast<const T*>(data); }
-  static T* out(void* data) { return static_cast<T*>(data); }
   bool diagonal() const { return p.variance_columns != 1; }
   bool packed() const { return p.denoised != nullptr && p.rank > kFewAxes; }
 
   void load() {
     for (int lane = 0; lane < lanes; ++lane) {
-      const T* sample = in(p.x) + row[lane] * p.columns;
+      const T* sample = p.x + row[lane] * p.columns;
       for (std::int64_t d = 0; d < p.columns; ++d) x[d][lane] = sample[d];
     }
   }
 
   void subtract(std::int64_t k) {
-    const T* of = in(p.mean) + k * p.columns;
+    const T* of = p.mean + k * p.columns;
     for (std::int64_t d = 0; d < p.columns; ++d) difference[d] = x[d] - of[d];
   }
 
   // sum_d precision_d difference_d^2, in runs of 64 so that rounding does not grow with D.
   Vector<T> distance(std::int64_t k) const {
-    const T* precision = in(p.precision) + k * p.variance_columns;
+    const T* precision = p.precision + k * p.variance_columns;
     Vector<T> total{};
     for (std::int64_t first = 0; first < p.columns; first += 64) {
       Vector<T> run{};
@@ -93,16 +91,16 @@ class Chunk {
     subtract(k);
     Vector<T> quadratic{};
     if (p.whitening != nullptr) {
-      const T* whitening = in(p.whitening) + k * p.columns * p.columns;
+      const T* whitening = p.whitening + k * p.columns * p.columns;
       products<T>(whitening, p.columns, p.columns, difference.data(), p.columns, true,
                   [&](std::int64_t, Vector<T> z) { quadratic += z * z; });
     } else {
       if (p.rank < p.columns) quadratic = distance(k);  // a full set of axes leaves nothing off them
-      const T* drop = in(p.drop) + k * p.rank;
-      products<T>(in(p.axes) + k * p.rank * p.columns, p.columns, p.rank, difference.data(), p.columns, false,
+      const T* drop = p.drop + k * p.rank;
+      products<T>(p.axes + k * p.rank * p.columns, p.columns, p.rank, difference.data(), p.columns, false,
                   [&](std::int64_t r, Vector<T> along) { quadratic -= along * along * drop[r]; });
     }
-    const T* constant = in(p.log_constant) + k;
+    const T* constant = p.log_constant + k;
     if (p.log_constant_stride == 0) return constant[0] - T(0.5) * quadratic;
     Vector<T> of_sample;
     for (int lane = 0; lane < lanes; ++lane) of_sample[lane] = constant[row[lane] * p.log_constant_stride];
@@ -111,21 +109,15 @@ class Chunk {
 
   // joint becomes the responsibilities.
   void normalize() {
-    constexpr T infinity = std::numeric_limits<T>::infinity();
-    Vector<T> top = Vector<T>{} - infinity, total{};
-    for (std::int64_t k = 0; k < p.components; ++k) top = joint[k] > top ? joint[k] : top;
-    const Vector<T> shift = (top > -infinity) & (top < infinity) ? top : Vector<T>{};
-    for (std::int64_t k = 0; k < p.components; ++k)
-      total += joint[k] = map_lanes<T>(joint[k] - shift, [](T a) { return exp_of(a); });
-    log_prob = shift + map_lanes<T>(total, [](T a) { return log_of(a); });
-    const Vector<T> divisor = total == Vector<T>{} ? total + T(1) : total;  // no component has any weight: all stay 0
-    for (std::int64_t k = 0; k < p.components; ++k) joint[k] /= divisor;
+    const auto exp = [](Vector<T> a) { return map_lanes<T>(a, [](T lane) { return exp_of(lane); }); };
+    const auto log = [](Vector<T> a) { return map_lanes<T>(a, [](T lane) { return log_of(lane); }); };
+    log_prob = take_shares(joint.data(), p.components, exp, log);
   }
 
   void store(std::int64_t at, int inside) {
     for (int lane = 0; lane < inside; ++lane) {
-      out(p.log_prob)[row[lane]] = log_prob[lane];
-      if (p.responsibility != nullptr) copy_lane(lane, out(p.responsibility) + row[lane] * p.components);
+      p.log_prob[row[lane]] = log_prob[lane];
+      if (p.responsibility != nullptr) copy_lane(lane, p.responsibility + row[lane] * p.components);
       if (packed()) copy_lane(lane, weight.data() + (at + lane) * p.components);
     }
   }
@@ -137,9 +129,9 @@ class Chunk {
   // mean = mean_k + keep (x - mean_k) + sum_r gain_r y_r axes_r
   void find_mean(std::int64_t k) {
     subtract(k);
-    const T *of = in(p.mean) + k * p.columns, *keep = in(p.keep) + k * p.variance_columns;
+    const T *of = p.mean + k * p.columns, *keep = p.keep + k * p.variance_columns;
     for (std::int64_t d = 0; d < p.columns; ++d) mean[d] = of[d] + keep[diagonal() ? d : 0] * difference[d];
-    const T *axes = in(p.axes) + k * p.rank * p.columns, *gain = in(p.gain) + k * p.rank;
+    const T *axes = p.axes + k * p.rank * p.columns, *gain = p.gain + k * p.rank;
     products<T>(axes, p.columns, p.rank, difference.data(), p.columns, false,
                 [&](std::int64_t r, Vector<T> along) { y[r] = along * gain[r]; });
     add_rows<T>(axes, p.columns, p.rank, y.data(), mean.data());
@@ -156,7 +148,7 @@ class Chunk {
       for (std::int64_t d = 0; d < p.columns; ++d) sum[d] += joint[k] * mean[d];
     }
     for (int lane = 0; lane < inside; ++lane) {
-      T* denoised = out(p.denoised) + row[lane] * p.columns;
+      T* denoised = p.denoised + row[lane] * p.columns;
       for (std::int64_t d = 0; d < p.columns; ++d) denoised[d] = sum[d][lane];
     }
   }
@@ -180,28 +172,28 @@ class Chunk {
     load();
     find_mean(k);
     for (int lane = 0; lane < filled; ++lane) {
-      T* denoised = out(p.denoised) + row[lane] * p.columns;
+      T* denoised = p.denoised + row[lane] * p.columns;
       for (std::int64_t d = 0; d < p.columns; ++d) denoised[d] += share[lane] * mean[d][lane];
     }
   }
 };
 
 template <class T>
-void run(const MixtureParams& params, int threads) {
-  const std::int64_t share = (params.rows + threads - 1) / threads;
-  const std::int64_t size = std::min(kChunk, (share + Block<T>::lanes - 1) / Block<T>::lanes * Block<T>::lanes);
-  const std::int64_t chunks = (params.rows + size - 1) / size;
-  const std::int64_t work = params.rows * params.components * params.columns * (params.rank + 4);
-  parallel_for(chunks, work < 65536 ? 1 : threads, [&params, size](std::int64_t begin, std::int64_t end) {
-    Chunk<T> chunk(params);
-    for (std::int64_t i = begin; i < end; ++i) chunk(i * size, std::min(size, params.rows - i * size));
+void run(const TypedMixture<T>& p, int threads) {
+  const std::int64_t of_thread = (p.rows + threads - 1) / threads;
+  const std::int64_t size = std::min(kChunk, (of_thread + kLanes<T> - 1) / kLanes<T> * kLanes<T>);
+  const std::int64_t chunks = (p.rows + size - 1) / size;
+  const std::int64_t work = p.rows * p.components * p.columns * (p.rank + 4);
+  parallel_for(chunks, work < 65536 ? 1 : threads, [&p, size](std::int64_t begin, std::int64_t end) {
+    LanePosterior<T> posterior(p);
+    for (std::int64_t i = begin; i < end; ++i) posterior(i * size, std::min(size, p.rows - i * size));
   });
 }
 
 }  // namespace
 
-void mixture_lanes(const MixtureParams& params, int threads) {
-  params.type == Type::f64 ? run<double>(params, threads) : run<float>(params, threads);
+void mixture_lane(const MixtureParams& params, int threads) {
+  params.type == Type::f64 ? run(typed<double>(params), threads) : run(typed<float>(params), threads);
 }
 
 }  // namespace headstart::cpu::HEADSTART_ISA
