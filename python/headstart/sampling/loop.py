@@ -1,6 +1,6 @@
-"""Running a table of rows: the network calls, then one affine op, row after row.
+"""Running a table of rows: for each row the network calls, of one network or of two under guidance, then one affine op.
 
-What rows ask of one network, or of two under guidance: functions, levels, factors, settled before the first call.
+Functions, noise levels and factors of all calls are settled before the first.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Scale = tuple[float, torch.dtype]
 class Branch(NamedTuple):
     """One network's part of a prediction: `skip x + out F(scale x, level)`.
 
-    Fields:
+    Attributes:
         network: `F`.
-        level: what it is told of the noise, 0-dim.
+        level: noise level that it is told, 0-dim.
         skip, out: factors, the branch's share of the prediction included.
         scale: of its input, and the dtype; None: it is given the state itself.
         guide: whether it has the guide's conditions.
@@ -40,7 +40,7 @@ class Branch(NamedTuple):
     guide: bool = False
 
     def input(self, x: Tensor) -> Tensor:
-        """What it is given at the state `x`."""
+        """The input of the network at the state `x`."""
         if self.scale is None:
             return x
         return torch.mul(x, self.scale[0], out=BUFFERS.take(x, self.scale[1]))
@@ -94,12 +94,12 @@ def evaluations(denoiser: Denoiser | Preconditioned, rows: Sequence[Row]) -> int
 
 
 def conditions_of(denoiser: Denoiser | Preconditioned, cond: dict[str, Any], n: int) -> Conditions:
-    """What the branches are told in a batch of `n`."""
+    """The conditions of both branches in a batch of `n`."""
     return denoiser.conditions(cond, n) if isinstance(denoiser, Guided) else Conditions(cond, cond, None)
 
 
 def ask(branches: Sequence[Branch], x: Tensor, scaled: Tensor | None, given: Conditions) -> list[Tensor]:
-    """What each branch makes of the state `x`, from one call where one serves both.
+    """The output of each branch at the state `x`, from one call where one serves both.
 
     `scaled`: the input of the first branch, where it is made already; of `2 B` rows for one call.
     """
@@ -133,7 +133,7 @@ def require(branch: Branch, raw: object, like: Tensor) -> None:
     """Refuses what is no tensor of the input's shape.
 
     Raises:
-        ValueError: as said.
+        ValueError: another type, or another shape.
     """
     if not isinstance(raw, Tensor) or raw.shape != like.shape:
         got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
@@ -142,7 +142,7 @@ def require(branch: Branch, raw: object, like: Tensor) -> None:
 
 
 Term = tuple[float, Tensor]
-MOST = 4  # tensors that the affine op takes beside the state
+MAX_TERMS = 4  # tensors that the affine op takes beside the state
 
 
 class Origin(NamedTuple):
@@ -263,11 +263,11 @@ def unfold(row: Row, x: Tensor, history: Sequence[Prediction]) -> tuple[float, l
                 terms.append((b * prediction.skip, prediction.state))
             for out, raw in prediction.parts:
                 terms.append((b * out, raw))
-        if len(terms) <= MOST:
+        if len(terms) <= MAX_TERMS:
             return a, terms, moved
         counts = [
             len(prediction.parts) + bool(prediction.skip and prediction.state is not x)
             for _, prediction in zip(row.b, history, strict=False)
         ]
-        wanted = min(max(counts), 1 + len(terms) - MOST)
+        wanted = min(max(counts), 1 + len(terms) - MAX_TERMS)
         moved += history[next(i for i, count in enumerate(counts) if count >= wanted)].fold()

@@ -1,4 +1,4 @@
-"""What a solver is: a table of affine rows, made on the host in float64 before the first network call."""
+"""Solvers as tables of affine rows, made on the host in float64 before the first network call."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import NamedTuple, Protocol
 class Row(NamedTuple):
     """One row `x' = a x + sum_j b_j D_j + c z` in the state and the denoised predictions, newest first.
 
-    Fields:
+    Attributes:
         sigma: noise level of the state; the network is called there first, and its prediction becomes `D_0`.
             None: no call.
         a: coefficient of the state `x`, the last one committed.
         b: coefficients of the predictions, the newest first.
         c: standard deviation of the fresh noise.
-        commit: False: `x'` is a trial point, where the next call is made while `x` stays.
+        commit: false: `x'` is a trial point, where the next call is made while `x` stays.
     """
 
     sigma: float | None
