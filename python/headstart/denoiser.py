@@ -80,7 +80,7 @@ class EDM:
     Args:
         net: `F(x, c_noise, **cond)`, with `x` `[B, *shape]` and `c_noise` a 0-dim tensor (`[B]` when levels differ).
         sigma_data: root-mean-square of the data the network was trained on.
-        dtype: what the network takes, float32, float16 or bfloat16; None: the state's own.
+        dtype: of the network's input, float32, float16 or bfloat16; None: the state's own.
         shape: of one sample, where the network takes no other.
 
     Raises:

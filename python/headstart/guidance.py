@@ -17,7 +17,7 @@ ALWAYS = (0.0, math.inf)
 
 
 class Conditions(NamedTuple):
-    """What each branch is told, and what one call for both is told: None where two calls must be made."""
+    """The conditions of each branch, and those of one call for both: None where two calls must be made."""
 
     main: dict[str, Any]
     guide: dict[str, Any]
@@ -103,7 +103,7 @@ def guided(
 
     Raises:
         TypeError: denoiser or guide cannot be called or is guided itself, or null is no mapping.
-        ValueError: neither guide nor null is given, or a weight or interval unlike the above.
+        ValueError: neither guide nor null is given, a negative weight, or an interval that does not ascend from 0.
 
     References: "Classifier-Free Diffusion Guidance" (Ho, Salimans, 2022, https://arxiv.org/abs/2207.12598); "Guiding a
     Diffusion Model with a Bad Version of Itself" (Karras et al., 2024, https://arxiv.org/abs/2406.02507); "Applying
@@ -128,10 +128,10 @@ def guided(
 
 
 def require_denoiser(name: str, value: object) -> None:
-    """Refuses what is no denoiser, and one that is guided already.
+    """Checks that `value` is a denoiser without guidance.
 
     Raises:
-        TypeError: as said.
+        TypeError: it cannot be called, or is guided already.
     """
     if isinstance(value, Guided) or not (callable(value) or isinstance(value, Preconditioned)):
         got = "a guided one" if isinstance(value, Guided) else type(value).__name__

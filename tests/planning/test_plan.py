@@ -11,7 +11,7 @@ import torch
 
 import headstart as hs
 from conftest import random_components
-from headstart.planning.flow import flow_of
+from headstart.planning.flow import reduce_flow
 from headstart.planning.measure import Exact
 from headstart.planning.table import PlanTable
 from headstart.solver import Row
@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_plan(near: hs.Plan) -> None:
 @pytest.mark.parametrize("kind", ["rank2", "full", "diagonal", "isotropic"])
 def test_the_flow_is_the_mixtures(kind: str) -> None:
     law = mixture(kind).to(dtype=torch.float64)
-    flow, x = flow_of(law), torch.randn(50, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    flow, x = reduce_flow(law), torch.randn(50, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     center = law.weight @ law.components.mean
     for sigma in (0.1, 1.0, 20.0):
         expected = law.denoise(sigma * x + center, sigma) - center
@@ -106,7 +106,7 @@ def test_the_reduced_flow_is_exact_where_the_law_is_flat(monkeypatch: pytest.Mon
     law = hs.GaussianMixture(
         hs.ops.Components(small.mean @ spin, small.variance, small.axes @ spin, small.spread), torch.ones(2), (20,)
     )
-    flow = flow_of(law)
+    flow = reduce_flow(law)
     wide = [torch.nn.functional.pad(part, (0, 2)) for part in (small.mean, small.axes)]
     alone = hs.GaussianMixture(hs.ops.Components(wide[0], small.variance, wide[1], small.spread), torch.ones(2), (10,))
     center = (0.5 * wide[0]).sum(0)
@@ -129,7 +129,7 @@ def test_errors_count_in_deviations_and_for_the_coordinates_left_out(
     monkeypatch.setattr("headstart.planning.flow.MINOR", minor)
     axes, spread = torch.eye(20).double()[:3][None], torch.tensor([[8.0, 3.0, 1.0]]).double()
     components = hs.ops.Components(torch.zeros(1, 20).double(), torch.full((1, 1), 0.5).double(), axes, spread)
-    flow = flow_of(hs.GaussianMixture(components, torch.ones(1), (20,)))
+    flow = reduce_flow(hs.GaussianMixture(components, torch.ones(1), (20,)))
     along, rest = spread[0] + 0.5, 17 * 0.5
     scale = float(along.sum() + rest) / 20
     expected = (1 + minor * scale * float((1 / along).sum() + 17 / 0.5) / 20) / (1 + minor)
@@ -138,7 +138,7 @@ def test_errors_count_in_deviations_and_for_the_coordinates_left_out(
 
 
 def test_table_and_rows_are_the_same_steps() -> None:
-    flow = flow_of(LAW)
+    flow = reduce_flow(LAW)
     for free in (False, True):
         table = PlanTable.of_grid([2.0, 1.1, 0.6, 0.3, 0.1, 0.0], free)
         table.bend = torch.randn(5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 0.3

@@ -59,11 +59,11 @@ class Estimate:
 class ErrorBudget:
     """The parts of the bound and what was measured, in nats.
 
-    Fields:
+    Attributes:
         initialization, score, discretization: the three parts of the module's bound.
         measured: `KL(p_min || p^)`, from an importance-weighted estimate of `log p^` that approaches it from above.
         sigma: the grid `[K + 1]`.
-        score_steps, discretization_steps: what each step adds, `[K]`.
+        score_steps, discretization_steps: share of each step in the two parts, `[K]`.
     """
 
     initialization: Estimate
@@ -97,7 +97,7 @@ def error_budget(
     Args:
         law: the truth, see `ExactLaw`.
         start: where the sampler begins, at `start.sigma`.
-        denoiser: what it samples with; the law's own `denoise` makes the score part 0.
+        denoiser: the one it samples with; the law's own `denoise` makes the score part 0.
         grid: levels from `start.sigma` down to sigma_min; a 0 at the end is left out.
         solver: one that takes DDPM's steps (`DDPM()`, `Ancestral(eta=1)`): the bound holds for no other, and a
             deterministic one has no tractable likelihood.

@@ -18,15 +18,15 @@ from headstart import ops
 from headstart.metrics.wasserstein import directions
 from headstart.start.check import check_data, check_sigma
 
-MOST = 20_000  # points a test
+MAX_POINTS = 20_000  # points a test
 HALVINGS = 10
 
 
 @dataclass(frozen=True)
 class DipHorizon:
-    """What the dip test says.
+    """The result of the dip test.
 
-    Fields:
+    Attributes:
         sigma: the largest of `levels`.
         levels: smallest level at which the projection on each direction is not rejected, `[V]`.
         rejected: share of fresh directions rejected at `sigma` on the half of the data that chose nothing; about
@@ -58,7 +58,7 @@ def dip_horizon(
 
     Raises:
         ImportError: the extra `headstart[horizon]` is not installed.
-        ValueError: a number unlike the above.
+        ValueError: fewer than 20 points, low and high that do not ascend, or a number out of its range.
     """
     test = load()
     points = check_data("dip_horizon", data).flatten(1).double()
@@ -66,7 +66,7 @@ def dip_horizon(
     if not low < high or len(points) < 20 or projections < 1 or not 0 < level < 1:
         wanted = "low < high, 20 points, 1 projection and a level in (0, 1)"
         raise ValueError(f"dip_horizon: need {wanted}, got {low}, {high}, {len(points)}, {projections} and {level}")
-    points = points[:: max(1, -(-len(points) // (2 * MOST)))]
+    points = points[:: max(1, -(-len(points) // (2 * MAX_POINTS)))]
 
     def project(part: Tensor, step: int) -> tuple[Tensor, Tensor]:
         v = directions(projections, points.shape[1], seed + step)

@@ -1,4 +1,4 @@
-"""Initialization error without densities: from denoising errors alone.
+"""Initialization error without densities, from denoising errors alone, and the sigma_T it allows.
 
     KL(p_T || p_theta) = int_{sigma_T}^inf [mse_q(s) - mse_D(s)] / s^3 ds = int_0^{u_T} [mse_q - mse_D] du,
     u = 1 / (2 s^2)
@@ -6,9 +6,7 @@
 `mse_q` and `mse_D` are the squared errors, summed over coordinates, of the start's own denoiser and of the network on
 held-out points. Reference: "Mutual Information and Minimum Mean-Square Error in Gaussian Channels" (Guo, Shamai, Verdu,
 2005, https://arxiv.org/abs/cs/0412108); for two laws "Mismatched Estimation and Relative Entropy" (Verdu, 2010,
-https://doi.org/10.1109/TIT.2010.2050800).
-
-Choosing sigma_T: the smallest noise level at which the start is as good as the law it stands for.
+https://doi.org/10.1109/TIT.2010.2050800). The horizon is the smallest noise level at which that KL is small.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ SIGNIFICANT = 3.5  # standard errors by which a denoiser must lose at one of som
 class Errors:
     """Squared denoising errors of N points at S levels, summed over coordinates.
 
-    Fields:
+    Attributes:
         sigma: noise levels `[S]`, ascending.
         start: of the start's own denoiser, `[N, S]`, float64.
         denoiser: of the network, `[N, S]`, on the same noisy points.
@@ -68,7 +66,7 @@ class Errors:
 class InitializationKL:
     """An estimate of `KL(p_T || p_theta)`.
 
-    Fields:
+    Attributes:
         kl: in nats; may be below 0 by chance, or when the network denoises worse than the start.
         standard_error: of `kl`, from the spread over held-out points.
         sigma: levels `[S]` from sigma_T upwards.
@@ -146,12 +144,12 @@ def initialization_kl(
     """
     asked = gather("initialization_kl", ErrorOptions, options)
     sigma_T = check_sigma("initialization_kl", start.sigma, positive=True)
-    sigmas = ladder("initialization_kl", sigma_T, 2 * sigma_T, asked, heldout)
-    found = errors("initialization_kl", start, denoiser, heldout, sigmas, asked)
+    sigmas = make_ladder("initialization_kl", sigma_T, 2 * sigma_T, asked, heldout)
+    found = measure_errors("initialization_kl", start, denoiser, heldout, sigmas, asked)
     return summarize(found, 0, asked.exact)
 
 
-def ladder(op: str, low: float, least: float, options: ErrorOptions, heldout: Tensor) -> Tensor:
+def make_ladder(op: str, low: float, least: float, options: ErrorOptions, heldout: Tensor) -> Tensor:
     """Levels `[levels]`, ascending from `low` to the far end, which is at least `least`."""
     levels = options.levels
     far = max(FAR * float(heldout.double().std()), least) if options.far is None else options.far
@@ -160,7 +158,7 @@ def ladder(op: str, low: float, least: float, options: ErrorOptions, heldout: Te
     return log_uniform(far, low, levels)[:-1].flip(0)
 
 
-def errors(
+def measure_errors(
     op: str, start: Start, denoiser: Denoiser | Preconditioned, heldout: Tensor, sigmas: Tensor, options: ErrorOptions
 ) -> Errors:
     """Denoising errors of both at `sigmas` `[S]`."""
@@ -227,14 +225,14 @@ class DenoisingLaw(Protocol):
 class Horizon:
     """A chosen sigma_T.
 
-    Fields:
+    Attributes:
         sigma: the smallest level of the sweep from which on the KL is at most the threshold; where there is
             none, the largest level swept.
         initialization: the KL there, with its standard error and curve.
         tail: the tail check there.
         levels: levels `[L]` of the sweep between low and high.
         kl, standard_error: `KL(p_sigma || q_sigma)` at each of them, `[L]`.
-        warning: what speaks against the choice (threshold not reached, tails off, network worse than the start), or
+        warning: objections to the choice (threshold not reached, tails off, network worse than the start), or
             None.
     """
 
@@ -270,8 +268,8 @@ def horizon(
     low, high = check_sigma("horizon", low, positive=True), check_sigma("horizon", high, positive=True)
     if not low < high or not threshold > 0:
         raise ValueError(f"horizon: need low < high and a threshold above 0, got {low}, {high} and {threshold}")
-    sigmas = ladder("horizon", low, 2 * high, asked, heldout)
-    found = errors("horizon", law.at(low), denoiser, heldout, sigmas, asked)
+    sigmas = make_ladder("horizon", low, 2 * high, asked, heldout)
+    found = measure_errors("horizon", law.at(low), denoiser, heldout, sigmas, asked)
     integrals = found.integrals(asked.exact)[:, sigmas <= high * (1 + 1e-12)]
     kl, error = integrals.mean(0), integrals.std(0) / math.sqrt(len(integrals))
     above = (kl > threshold).nonzero()
@@ -282,12 +280,12 @@ def horizon(
     sigma = float(sigmas[index])
     tail = tail_check(law.at(sigma), heldout, seed=asked.seed)
     missed = None if reached else f"the KL stays above {threshold:g} up to sigma {sigma:.3g}"
-    warning = objection(initialization, tail, missed)
+    warning = state_objections(initialization, tail, missed)
     return Horizon(sigma, initialization, tail, sigmas[: len(kl)], kl, error, warning)
 
 
-def objection(initialization: InitializationKL, tail: TailCheck, missed: str | None) -> str | None:
-    """What speaks against a horizon, in a sentence, or None."""
+def state_objections(initialization: InitializationKL, tail: TailCheck, missed: str | None) -> str | None:
+    """Objections to a horizon in one sentence, or None."""
     light = "light" if tail.observed > tail.expected else "heavy"
     tails = None if tail.passed else (
         f"the start's tails are too {light}: {tail.observed} held-out points among the {tail.share:.2g} most extreme, "

@@ -30,13 +30,13 @@ CHUNK = 4096
 class TailCheck:
     """The worst of the tail tests.
 
-    Fields:
+    Attributes:
         passed: whether `p_value >= 0.01`.
         p_value: of the worst test, times the number of tests, at most 1.
         observed, expected: held-out points among the extreme ones: above `expected`, the start's tail is too light.
         share: how extreme, as a share of the pooled points.
         direction: `[D]`, signed towards the extreme end; None: distance to the mean.
-        tested: what was tested, in words.
+        tested: the tests, in words.
     """
 
     passed: bool
@@ -49,7 +49,7 @@ class TailCheck:
 
 
 def tail_check(start: Start, heldout: Tensor, n: int | None = None, seed: int = 0) -> TailCheck:
-    """Tests the start's tails at its sigma against held-out points, as the module says.
+    """Tests the start's tails at its sigma against held-out points, by exact permutation tests of extreme projections.
 
     Args:
         start: such as `GaussianMixture.at(sigma)`.
@@ -63,12 +63,12 @@ def tail_check(start: Start, heldout: Tensor, n: int | None = None, seed: int = 
     if tuple(heldout.shape[1:]) != tuple(start.shape) or len(heldout) < 100:
         raise ValueError(f"tail_check: heldout must be [N >= 100, *{list(start.shape)}], got {list(heldout.shape)}")
     n = 10 * len(heldout) if n is None else n
-    v, mean = frame(start, heldout, n, seed)
-    rows = [torch.cat([x @ v.T, (x - mean).norm(dim=1, keepdim=True)], 1) for x in pooled(start, heldout, n, seed)]
+    v, mean = make_frame(start, heldout, n, seed)
+    rows = [torch.cat([x @ v.T, (x - mean).norm(dim=1, keepdim=True)], 1) for x in draw_pooled(start, heldout, n, seed)]
     values, ours = torch.cat(rows), len(heldout)
     shares = [share for share in SHARES if share * ours >= 1] or [1 / ours]
     ends = [(share, sign) for share in shares for sign in (1, -1)]
-    found = [extreme(values if sign > 0 else -values[:, :-1], ours, share, sign) for share, sign in ends]
+    found = [find_extreme(values if sign > 0 else -values[:, :-1], ours, share, sign) for share, sign in ends]
     worst, tests = min(found), len(shares) * (2 * len(v) + 1)
     p_value = min(1.0, worst.p_value * tests)
     tested = (
@@ -91,16 +91,16 @@ class Extreme(NamedTuple):
     sign: int
 
 
-def extreme(values: Tensor, ours: int, share: float, sign: int) -> Extreme:
+def find_extreme(values: Tensor, ours: int, share: float, sign: int) -> Extreme:
     """The worst column of `values` `[N, V]`, whose first `ours` rows are held out, at its upper end."""
     k = round(share * len(values))
     observed = (values.topk(k, dim=0).indices < ours).sum(0)
-    p = two_sided(len(values), ours, k)[observed]
+    p = find_p_values(len(values), ours, k)[observed]
     at = int(p.argmin())
     return Extreme(float(p[at]), int(observed[at]), k * ours / len(values), share, at, sign)
 
 
-def pooled(start: Start, heldout: Tensor, n: int, seed: int) -> Iterator[Tensor]:
+def draw_pooled(start: Start, heldout: Tensor, n: int, seed: int) -> Iterator[Tensor]:
     """Noised held-out points, then the start's samples, in chunks `[B, D]` of float64; the same at every call."""
     for first in range(0, len(heldout), CHUNK):
         yield ops.noise(heldout[first : first + CHUNK].double(), start.sigma, seed, 0, first).flatten(1).cpu()
@@ -108,20 +108,20 @@ def pooled(start: Start, heldout: Tensor, n: int, seed: int) -> Iterator[Tensor]
         yield start.sample(min(CHUNK, n - first), seed=seed, offset=first).double().flatten(1).cpu()
 
 
-def frame(start: Start, heldout: Tensor, n: int, seed: int) -> tuple[Tensor, Tensor]:
+def make_frame(start: Start, heldout: Tensor, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """Directions `[V, D]` and mean `[D]`: random ones, and the leading axes by one step of subspace iteration."""
     dim = heldout[0].numel()
     random = directions(RANDOM, dim, seed)
     probe = directions(min(AXES, dim), dim, seed + 1)
     total, mean, moved = 0, torch.zeros(dim).double(), torch.zeros(len(probe), dim).double()
-    for x in pooled(start, heldout, n, seed):
+    for x in draw_pooled(start, heldout, n, seed):
         total, mean, moved = total + len(x), mean + x.sum(0), moved + (probe @ x.T) @ x
     mean = mean / total
     axes = torch.linalg.qr((moved / total - (probe @ mean)[:, None] * mean).T).Q.T
     return torch.cat([random, axes]), mean
 
 
-def two_sided(total: int, ours: int, k: int) -> Tensor:
+def find_p_values(total: int, ours: int, k: int) -> Tensor:
     """Two-sided p-values `[k + 1]` of every count of a Hypergeometric(total, ours, k)."""
     count = torch.arange(k + 1, dtype=torch.float64)
     log = log_choose(ours, count) + log_choose(total - ours, k - count) - log_choose(total, torch.tensor(float(k)))

@@ -16,13 +16,13 @@ def fit_by_class(points: Tensor, labels: Tensor, recipe: Recipe, tick: Callable[
     """`p(x | c) = sum_k w_ck N(x; mu_ck, S_ck)` for each class c, and `p(x) = sum_c (N_c / N) p(x | c)`.
 
     Args:
-        points: Checked data `[N, D]`.
-        labels: Their classes `[N]`, int64.
-        recipe: Its number of components is that of a class.
-        tick: Called once an iteration with the log-likelihood of the class at hand.
+        points: checked data `[N, D]`.
+        labels: their classes `[N]`, int64.
+        recipe: its number of components is that of a class.
+        tick: called once an iteration with the log-likelihood of the class at hand.
 
     Raises:
-        ValueError: A class with fewer points than components, or without variance.
+        ValueError: a class with fewer points than components, or without variance.
     """
     classes, counts = labels.unique(return_counts=True)
     few = counts.argmin()

@@ -1,6 +1,4 @@
-"""The points of one component, as a family's M step sees them.
-
-Covariance families: each is the M step of one component, given its points.
+"""Covariance families: the M step of one component, given its points.
 
 Every family keeps `S = diag(variance) + axes^T diag(spread) axes`, so that noising adds `sigma^2` to `variance` alone.
 """
@@ -24,9 +22,9 @@ class Cluster:
     data's dtype within a minibatch; sums over minibatches are float64.
 
     Args:
-        data: All points `[N, D]`.
-        rows: Indices `[n]` of the component's points.
-        responsibility: Their responsibilities `[n]`, float64.
+        data: all points `[N, D]`.
+        rows: indices `[n]` of the component's points.
+        responsibility: their responsibilities `[n]`, float64.
 
     Attributes:
         mass: `sum_i r_i`.
@@ -103,9 +101,9 @@ class Covariance(Protocol):
         """Most likely covariance of a cluster.
 
         Args:
-            cluster: The component's points, weighted and centred.
-            previous: Its axes `[R, D]` in the last iteration, or None in the first.
-            least: Smallest variance allowed in any direction.
+            cluster: the component's points, weighted and centred.
+            previous: its axes `[R, D]` in the last iteration, or None in the first.
+            least: smallest variance allowed in any direction.
         """
         ...
 
@@ -146,11 +144,11 @@ class LowRank:
     likelihood still never falls, because the span is the one that an EM step for the factors would reach.
 
     Args:
-        rank: Number of axes R, at least 0; at most D - 1 are used, and at most half as many as the component has
+        rank: number of axes R, at least 0; at most D - 1 are used, and at most half as many as the component has
             points (the other axes get spread 0).
 
     Raises:
-        ValueError: The rank is negative or not an integer.
+        ValueError: the rank is negative or not an integer.
 
     Reference: "Mixtures of Probabilistic Principal Component Analysers" (Tipping, Bishop, 1999,
     https://doi.org/10.1162/089976699300016728).

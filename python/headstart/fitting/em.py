@@ -1,6 +1,6 @@
-"""Expectation-maximization for mixtures: the loop once, for every covariance family and component law.
+"""Expectation-maximization for mixtures: one loop for every covariance family and component law.
 
-EM itself: where it begins, and how it climbs.
+It begins at k-means clusters, climbs on a part of the points, then on all of them.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def climb(
             candidates = None
 
 
-LEAST = 1e-6  # least variance in any direction, as a share of the data's mean variance
+MIN_VARIANCE = 1e-6  # least variance in any direction, as a share of the data's mean variance
 MIN_POINTS = 20  # of data whose number of components is chosen by trial
 HELDOUT_SHARE, HELDOUT_FROM = 20, 200  # one point in 20 is held out, from 200 points on
 SUBSAMPLE, SUBSAMPLE_PER_COMPONENT = 10_000, 300  # EM climbs on this many points before it sees all of them
@@ -106,11 +106,11 @@ class Recipe:
 
     Attributes:
         components: K to begin with, at most N, or "auto".
-        covariance: Covariance family.
-        seed: Of the held-out split and of the first centres.
-        max_iter: Most M steps, over both stages.
+        covariance: covariance family.
+        seed: of the held-out split and of the first centres.
+        max_iter: most M steps, over both stages.
         tol: EM stops when the mean log-likelihood of a point rises by less, in nats per dimension.
-        law: Of a component.
+        law: of a component.
     """
 
     components: int | Literal["auto"]
@@ -124,7 +124,7 @@ class Recipe:
         """Refuses, before any work, what `n` points cannot be fitted with.
 
         Raises:
-            ValueError: A number out of range, or a covariance of no family.
+            ValueError: a number out of range, or a covariance of no family.
         """
         components = self.components
         if components != "auto" and not isinstance(components, int):
@@ -151,13 +151,13 @@ def fit_mixture(
     EM climbs first on a subsample, then on all points.
 
     Args:
-        data: Points `[N, D]`, finite, float32 or float64.
-        recipe: With a number of components.
-        labels: Classes `[N]`, int64, or None.
-        tick: Called once an iteration with the log-likelihood.
+        data: points `[N, D]`, finite, float32 or float64.
+        recipe: with a number of components.
+        labels: classes `[N]`, int64, or None.
+        tick: called once an iteration with the log-likelihood.
 
     Raises:
-        ValueError: The data has no variance, or squares or the log-likelihood overflow.
+        ValueError: the data has no variance, or squares or the log-likelihood overflow.
 
     Reference: "Maximum Likelihood from Incomplete Data via the EM Algorithm" (Dempster, Laird, Rubin, 1977,
     https://doi.org/10.1111/j.2517-6161.1977.tb01600.x).
@@ -213,13 +213,13 @@ def fold(seed: int) -> int:
 
 
 def least_variance(data: Tensor) -> float:
-    """`LEAST` times the mean variance of a coordinate."""
+    """`MIN_VARIANCE` times the mean variance of a coordinate."""
     rows = torch.arange(len(data), device=data.device)
     variance = float(Cluster(data, rows, torch.ones_like(rows, dtype=torch.float64)).squares().mean())
     if not 0 < variance < float("inf"):
         why = "all points are equal" if variance == 0 else "its squares overflow; scale it"
         raise ValueError(f"fit: data must have a finite variance above 0, got {variance} ({why})")
-    return LEAST * variance
+    return MIN_VARIANCE * variance
 
 
 def average_by_class(responsibility: Tensor, labels: Tensor) -> Tensor:

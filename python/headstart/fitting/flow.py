@@ -1,9 +1,4 @@
-"""Training by maximum likelihood on noised data: the loop once, for every flow.
-
-What the training loop and a flow ask of a network.
-
-A training run between two epochs: weights, their average, optimizer, history.
-"""
+"""Training by maximum likelihood on noised data: one loop for every flow, which can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -25,8 +20,8 @@ class FlowNetwork(nn.Module, ABC):
     """An invertible map `z = f(x, label)` of standardized points `[B, D]`, and the law of `z`.
 
     Attributes:
-        classes: Number of classes; the label of that number is the null label. 0: no labels.
-        row: Numbers that one point takes on its way, roughly: batches follow it.
+        classes: number of classes; the label of that number is the null label. 0: no labels.
+        row: numbers that one point takes on its way, roughly: batches follow it.
     """
 
     classes: int
@@ -109,7 +104,7 @@ class TrainingRun:
             self.best = {name: value.clone() for name, value in weights.items()}
 
     def report(self, kept: int, heldout: int) -> FlowReport:
-        """What the run says about itself, with the numbers of points trained on and held out."""
+        """The report of the run, given the numbers of points trained on and held out."""
         log, found = self.log, self.log["heldout"]
         return FlowReport(
             n=kept,
@@ -147,15 +142,15 @@ def fit_flow(
     checkpoint is written each half minute, at the end, and on Ctrl-C or any other failure.
 
     Args:
-        network: On the device of the points.
-        points: Clean points and labels.
-        sigma: Noise level, in their units.
-        training: How to train.
-        tick: Called after each epoch with the held-out log-likelihood (the training one where none is held out).
-        title: The network's architecture, as text: a checkpoint of another one is refused.
+        network: on the device of the points.
+        points: clean points and labels.
+        sigma: noise level, in their units.
+        training: how to train.
+        tick: called after each epoch with the held-out log-likelihood (the training one where none is held out).
+        title: the network's architecture, as text: a checkpoint of another one is refused.
 
     Raises:
-        ValueError: The likelihood stops being finite, or the checkpoint is damaged or another run's.
+        ValueError: the likelihood stops being finite, or the checkpoint is damaged or another run's.
     """
     kept, heldout = split(points, sigma, training)
     identity = {**training.identity(), "network": title, "sigma": sigma, "shape": list(points.x.shape)}

@@ -25,12 +25,12 @@ def fit_gaussian(data: Tensor, family: Covariance, labels: Tensor | None = None)
     """Maximum-likelihood Gaussian of checked data, or of each class: a mixture whose components are known.
 
     Args:
-        data: Points `[N, D]`, finite, float32 or float64.
-        family: Covariance family.
-        labels: Classes `[N]`, int64, or None.
+        data: points `[N, D]`, finite, float32 or float64.
+        family: covariance family.
+        labels: classes `[N]`, int64, or None.
 
     Raises:
-        ValueError: The data has no variance, or squares overflow.
+        ValueError: the data has no variance, or squares overflow.
     """
     began = time.perf_counter()
     least = least_variance(data)

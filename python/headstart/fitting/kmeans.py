@@ -10,9 +10,9 @@ def seed_centres(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Centres drawn from the points, each with probability proportional to its squared distance to those before.
 
     Args:
-        x: Points `[n, D]`.
-        count: Centres wanted; fewer come back when `x` has fewer distinct points.
-        generator: Source of the draws (on the CPU).
+        x: points `[n, D]`.
+        count: centres wanted; fewer come back when `x` has fewer distinct points.
+        generator: source of the draws (on the CPU).
 
     Reference: "k-means++: The Advantages of Careful Seeding" (Arthur, Vassilvitskii, 2007,
     https://dl.acm.org/doi/10.5555/1283383.1283494).

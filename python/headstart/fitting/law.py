@@ -1,9 +1,4 @@
-"""The law of a component, given its mean and scale matrix: what the E step asks of it.
-
-What the steps of EM pass to each other.
-
-The E step: how likely each point is, and which components it belongs to.
-"""
+"""The E step: how likely each point is, and which components it belongs to, under any law of a component."""
 
 from __future__ import annotations
 
@@ -34,7 +29,7 @@ class MixtureState(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What stays fixed while EM climbs: data `[N, D]`, family, component law, least variance, stopping rule."""
+    """The constants of a climb of EM: data `[N, D]`, family, component law, least variance, stopping rule."""
 
     data: Tensor
     family: Covariance
@@ -98,12 +93,12 @@ def batch_rows(data: Tensor, components: ops.Components) -> int:
 
 
 class Belief(NamedTuple):
-    """What an E step finds.
+    """The result of an E step.
 
-    Fields:
-        log_likelihood: Mean over points, in nats, under `state`.
+    Attributes:
+        log_likelihood: mean over points, in nats, under `state`.
         responsibility: `[n, K]`.
-        state: The mixture these hold for.
+        state: the mixture these hold for.
         scale: `E[w | x, k]` `[n, K]` where components are normal scale mixtures, else None.
     """
 
@@ -117,7 +112,7 @@ class ComponentLaw(Protocol):
     """A family of component laws.
 
     Attributes:
-        starts: First guesses to choose among.
+        starts: first guesses to choose among.
     """
 
     starts: ClassVar[int]

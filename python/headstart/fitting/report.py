@@ -1,7 +1,4 @@
-"""What a fit says about itself.
-
-What the training of a flow says about itself.
-"""
+"""Reports of fits: how a mixture was fitted, and how a flow was trained."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ class Candidate:
     """One mixture that `components="auto"` tried.
 
     Attributes:
-        components: Components asked for.
-        covariance: The covariance family, as text.
-        log_likelihood: Of a held-out point, mean, in nats.
+        components: components asked for.
+        covariance: the covariance family, as text.
+        log_likelihood: of a held-out point, mean, in nats.
     """
 
     components: int
@@ -30,20 +27,20 @@ class FitReport:
     given the class where each class was fitted by itself.
 
     Attributes:
-        n: Points fitted on.
-        heldout: Points held out (5 %, drawn by the seed; 0 when there are fewer than 200 points).
-        components: Components in the returned mixture.
-        dropped: Components that collapsed on the way (mass below two points, or twins) and were dropped.
-        covariance: The covariance family, as text.
+        n: points fitted on.
+        heldout: points held out (5 %, drawn by the seed; 0 when there are fewer than 200 points).
+        components: components in the returned mixture.
+        dropped: components that collapsed on the way (mass below two points, or twins) and were dropped.
+        covariance: the covariance family, as text.
         iterations: EM iterations (M steps), those on a subsample included.
-        converged: Whether the last change of the log-likelihood was below the tolerance.
-        log_likelihood: On the points fitted on.
-        heldout_log_likelihood: On the points held out, or None.
-        seconds: Wall time.
-        seed: Seed of the split and of the first components.
-        history: Log-likelihood at each iteration on all points fitted on.
-        df: Degrees of freedom of each component, or None where they are normal.
-        candidates: What `components="auto"` compared, in order; empty where the number was given.
+        converged: whether the last change of the log-likelihood was below the tolerance.
+        log_likelihood: on the points fitted on.
+        heldout_log_likelihood: on the points held out, or None.
+        seconds: wall time.
+        seed: seed of the split and of the first components.
+        history: log-likelihood at each iteration on all points fitted on.
+        df: degrees of freedom of each component, or None where they are normal.
+        candidates: mixtures that `components="auto"` compared, in order; empty where the number was given.
     """
 
     n: int
@@ -80,17 +77,17 @@ class FlowReport:
     """How a flow was trained. Log-likelihoods are means over noised points, in nats.
 
     Attributes:
-        n: Points trained on.
-        heldout: Points held out (drawn by the seed; their noise is the same at every epoch).
-        noise: The noising regime, as text.
-        epochs: Epochs run.
-        best: The epoch whose weights were kept, counted from 1: the last one where no point was held out.
-        stopped: Whether training stopped for want of progress, before its last epoch.
-        log_likelihood: On the points trained on, while that epoch went over them.
-        heldout_log_likelihood: On the points held out, after that epoch, or None.
-        seconds: Wall time, over all runs that were resumed.
-        seed: Seed of split, weights, order and noise.
-        history: Held-out log-likelihood after each epoch (of the points trained on where none was held out).
+        n: points trained on.
+        heldout: points held out (drawn by the seed; their noise is the same at every epoch).
+        noise: the noising regime, as text.
+        epochs: epochs run.
+        best: the epoch whose weights were kept, counted from 1: the last one where no point was held out.
+        stopped: whether training stopped for want of progress, before its last epoch.
+        log_likelihood: on the points trained on, while that epoch went over them.
+        heldout_log_likelihood: on the points held out, after that epoch, or None.
+        seconds: wall time, over all runs that were resumed.
+        seed: seed of split, weights, order and noise.
+        history: held-out log-likelihood after each epoch (of the points trained on where none was held out).
     """
 
     n: int

@@ -97,10 +97,10 @@ def choose(score: Score, data: Tensor, recipe: Recipe, progress: bool) -> tuple[
     larger candidate must gain more than a standard error.
 
     Args:
-        score: Log-likelihood of points under what a fit found.
-        data: Points `[N, D]`, checked.
-        recipe: With "auto" components.
-        progress: Show a progress bar.
+        score: log-likelihood of points under what a fit found.
+        data: points `[N, D]`, checked.
+        recipe: with "auto" components.
+        progress: show a progress bar.
     """
     trials = Trials(score, data, recipe)
     most = max(1, min(MAX_COMPONENTS, len(trials.points) // POINTS_PER_COMPONENT))

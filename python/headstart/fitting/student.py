@@ -16,7 +16,7 @@ from headstart.ops.component import tables
 
 TRIMMED = 0.1  # share of the farthest points that the first guess leaves out: it would be of nothing else
 GUESS = 5.0  # degrees of freedom before any are fitted
-PRECISION, MOST_STEPS = 1e-7, 60  # of log df
+PRECISION, MAX_STEPS = 1e-7, 60  # of log df
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class StudentT:
     Responsibilities and `E[w | x] = (df + D) / (df + d)` then follow from the same distances.
 
     Args:
-        least, most: Range of the degrees of freedom; equal where they are given.
+        least, most: range of the degrees of freedom; equal where they are given.
 
     References: "Robust mixture modelling using the t distribution" (Peel, McLachlan, 2000,
     https://doi.org/10.1023/A:1008981510081); "ML estimation of the t distribution using EM and its extensions, ECM and
@@ -79,7 +79,7 @@ def root(falling: Callable[[float], float], least: float, most: float) -> float:
     if f_high >= 0 or f_low <= 0:
         return most if f_high >= 0 else least
     low, high, last, side = math.log(least), math.log(most), math.inf, 0
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_STEPS):
         middle = (low * f_high - high * f_low) / (f_high - f_low)
         if abs(middle - last) < PRECISION:
             break

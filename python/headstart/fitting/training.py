@@ -1,9 +1,4 @@
-"""How training data are noised: once, or anew at each epoch.
-
-How a flow is trained: the numbers of a run.
-
-A training run on disk, so that a run that was stopped goes on as if it had not been.
-"""
+"""Settings of a training run: how data are noised, the numbers of the optimizer, and the checkpoint it resumes from."""
 
 from __future__ import annotations
 
@@ -27,11 +22,11 @@ class Noising(Protocol):
     """A regime of noising, as given to the `fit` of a flow. Noise is addressed: resuming draws the same."""
 
     def once(self, data: Tensor, sigma: float, seed: int) -> Tensor:
-        """What is kept of the points `[N, D]` before the first epoch."""
+        """The points `[N, D]` as they are kept before the first epoch."""
         ...
 
     def each(self, batch: Tensor, sigma: float, seed: int, epoch: int, first: int) -> Tensor:
-        """What is learned from a batch `[B, D]`, whose first point is number `first` of the epoch."""
+        """The points to learn from in a batch `[B, D]`, whose first point is number `first` of the epoch."""
         ...
 
 
@@ -68,20 +63,20 @@ class Training:
 
     Args:
         noise: `Fixed()` or `Dynamic()`.
-        epochs: Most passes over the data.
-        batch: Points in a step.
-        learning_rate: Of AdamW.
-        heldout: Share of the points held out, in [0, 1).
-        patience: Epochs without a better held-out likelihood after which training stops; None: never.
-        seed: Seed of split, weights, order and noise.
-        checkpoint: File to resume from and to write to; None: no file.
-        decay: Weight decay of AdamW; 0 is Adam.
-        average: Decay of the running average of the weights a step, which is then what is kept; 0: none.
-        drop: Probability that a label is replaced by the null label.
-        bfloat16: On CUDA, run the network in bfloat16 while training.
+        epochs: most passes over the data.
+        batch: points in a step.
+        learning_rate: of AdamW.
+        heldout: share of the points held out, in [0, 1).
+        patience: epochs without a better held-out likelihood after which training stops; None: never.
+        seed: seed of split, weights, order and noise.
+        checkpoint: file to resume from and to write to; None: no file.
+        decay: weight decay of AdamW; 0 is Adam.
+        average: decay of the running average of the weights a step, which is then what is kept; 0: none.
+        drop: probability that a label is replaced by the null label.
+        bfloat16: on CUDA, run the network in bfloat16 while training.
 
     Raises:
-        ValueError: A number out of its range.
+        ValueError: a number out of its range.
     """
 
     noise: Noising
@@ -113,7 +108,7 @@ class Training:
             raise ValueError(f"fit: seed must be in [0, 2^64), got {self.seed}")
 
     def identity(self) -> dict[str, Any]:
-        """What a resumed run must share; `epochs` and `patience` may change."""
+        """The settings that a resumed run must share; `epochs` and `patience` may change."""
         fixed = ("batch", "learning_rate", "heldout", "seed", "decay", "average", "drop", "bfloat16")
         return {"noise": repr(self.noise), **{name: getattr(self, name) for name in fixed}}
 
@@ -126,11 +121,11 @@ class Checkpoint:
     """The state of a training run at the end of its last epoch, in one file that appears whole or not at all.
 
     Args:
-        path: File to read and to replace; None keeps nothing.
-        run: What makes the run what it is (JSON values): another run's file is refused.
+        path: file to read and to replace; None keeps nothing.
+        run: settings that tell the run from others (JSON values); a file with other settings is refused.
 
     Raises:
-        ValueError: The file is damaged, foreign or another run's.
+        ValueError: the file is damaged, foreign or another run's.
     """
 
     def __init__(self, path: str | Path | None, run: dict[str, Any]) -> None:

@@ -17,12 +17,12 @@ def gather(op: str, kind: type[Options], given: Mapping[str, Any]) -> Options:
     """The options of `kind` with the values given, defaults elsewhere.
 
     Args:
-        op: The function that was called, for the message.
-        kind: A dataclass.
-        given: Keyword arguments.
+        op: the function that was called, for the message.
+        kind: a dataclass.
+        given: keyword arguments.
 
     Raises:
-        TypeError: A keyword that `kind` has no field for.
+        TypeError: a keyword that `kind` has no field for.
     """
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for name in given:

@@ -15,16 +15,16 @@ COORDINATES = 96  # principal coordinates of the law that a plan is fitted on
 REST = 16  # further ones, which stand for all that are left
 SMALL = 128  # dimensions up to which none are left out
 MINOR = 16.0  # weight of the error in standard deviations of each coordinate, beside that in the law's scale
-LEAST_SPREAD = 0.02  # of the law's scale: what counts as a standard deviation at least
+MIN_SPREAD = 0.02  # of the law's scale: smallest standard deviation that errors are measured in
 WIDE = 1e6  # spread over variance from which float32 would blur the responsibilities
-LEAST_SIGMA = 0.003  # of the law's scale; where fine solutions end
+MIN_SIGMA = 0.003  # of the law's scale; where fine solutions end
 
 
 @dataclass(frozen=True)
 class ReducedFlow:
     """A Gaussian mixture in m coordinates about its mean: `S_k = diag(variance_k) + axes_k^T diag(spread_k) axes_k`.
 
-    Fields:
+    Attributes:
         mean: `[K, m]`.
         variance: `[K, 1]`, or `[K, m]` without axes.
         axes: `[K, R, m]`, orthonormal rows; None: diagonal covariances.
@@ -43,7 +43,7 @@ class ReducedFlow:
     metric: Tensor
 
     def square(self, error: Tensor) -> Tensor:
-        """Mean square a coordinate, `[B]`, of errors `[B, m]`; see `metric_of`."""
+        """Mean square a coordinate, `[B]`, of errors `[B, m]`; see `weigh_errors`."""
         return (error @ self.metric.to(error.dtype)).square().sum(1)
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
@@ -74,7 +74,7 @@ class ReducedFlow:
     def solve(self, x: Tensor, sigma: float, steps: int) -> Tensor:
         """Where the flow takes states `x` at `sigma`: the fine solution a plan is measured against."""
         length = self.scale * math.sqrt(x.shape[1])
-        levels = asinh_levels(length, LEAST_SIGMA * self.scale, sigma, steps)
+        levels = asinh_levels(length, MIN_SIGMA * self.scale, sigma, steps)
         return self.denoise(descend(self.denoise, x, levels), levels[-1])
 
     def sample(self, n: int, sigma: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ class ReducedFlow:
         return x, x + sigma * noise
 
 
-def flow_of(mixture: GaussianMixture) -> ReducedFlow:
+def reduce_flow(mixture: GaussianMixture) -> ReducedFlow:
     """The mixture's law on its first principal coordinates, on the CPU.
 
     A projection of a Gaussian mixture is a Gaussian mixture: the flow is exact for the projected law. Covariances that
@@ -110,8 +110,8 @@ def flow_of(mixture: GaussianMixture) -> ReducedFlow:
     scale = math.sqrt(float((weight @ (own + mean.square())).mean()))
     if d > SMALL and variance.shape[1] == 1:
         mean, axes, spread = project(weight, mean, axes, spread)
-    metric = metric_of(weight, mean, variance, axes, spread, d)
-    ratio = 0.0 if spread is None else float(spread.max() / (variance.min() + (LEAST_SIGMA * scale) ** 2))
+    metric = weigh_errors(weight, mean, variance, axes, spread, d)
+    ratio = 0.0 if spread is None else float(spread.max() / (variance.min() + (MIN_SIGMA * scale) ** 2))
     dtype = torch.float64 if variance.shape[1] > 1 or ratio > WIDE else torch.float32
     fields = [None if t is None else t.to(dtype).contiguous() for t in (mean, variance, axes, spread)]
     return ReducedFlow(fields[0], fields[1], fields[2], fields[3], weight.log().to(dtype), scale, metric)  # type: ignore[arg-type]
@@ -132,7 +132,7 @@ def project(
     return mean @ basis, rows, value.square()
 
 
-def metric_of(
+def weigh_errors(
     weight: Tensor, mean: Tensor, variance: Tensor, axes: Tensor | None, spread: Tensor | None, d: int
 ) -> Tensor:
     """`Flow.metric`: of an error's square a coordinate, a part `1 / (1 + MINOR)` is taken as it is, the other in
@@ -149,5 +149,5 @@ def metric_of(
     if len(value) < d:
         times[:REST] = (d - len(value) + REST) / REST
     square = (times * value).sum() / d  # of the law's scale
-    share = (1 + MINOR * square / value.clamp(min=LEAST_SPREAD**2 * square)) / (1 + MINOR)
+    share = (1 + MINOR * square / value.clamp(min=MIN_SPREAD**2 * square)) / (1 + MINOR)
     return vector * (times * share / d).sqrt()

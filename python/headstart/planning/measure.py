@@ -1,6 +1,6 @@
-"""What a plan is measured by on the start alone: the noise to allow for, and the error to expect.
+"""Measures of a plan: the noise to allow for and the error to expect on the start alone, and on the network.
 
-How far a network and a start agree, on held-out data: what a plan should fear.
+Held-out data tell how far network and start agree.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned, predict
-from headstart.planning.flow import LEAST_SIGMA, ReducedFlow
+from headstart.planning.flow import MIN_SIGMA, ReducedFlow
 from headstart.sampling import sample
 from headstart.solver import DPMpp2M
 from headstart.solver.grid import log_uniform
@@ -24,12 +24,12 @@ from headstart.start import Classic, GaussianMixture, Start
 from headstart.start.transport import asinh_levels, descend, second_moments
 
 POINTS, FRESH, FINE = 128, 256, 64
-LEAST_NETWORK, CALLS = 0.005, 40  # of the fine solution of a network
+MIN_NETWORK, CALLS = 0.005, 40  # of the fine solution of a network
 
 
-def noise_of(flow: ReducedFlow, share: float, seed: int) -> Callable[[Tensor], Tensor]:
+def allow_noise(flow: ReducedFlow, share: float, seed: int) -> Callable[[Tensor], Tensor]:
     """Root-mean-square error to allow for in a prediction at each level: `share` of the start's own denoising error."""
-    log_levels = torch.linspace(math.log(LEAST_SIGMA * flow.scale), math.log(SIGMA_MAX), 24, dtype=torch.float64)
+    log_levels = torch.linspace(math.log(MIN_SIGMA * flow.scale), math.log(SIGMA_MAX), 24, dtype=torch.float64)
     errors = []
     with torch.no_grad():
         for level in log_levels.exp().tolist():
@@ -45,7 +45,7 @@ def noise_of(flow: ReducedFlow, share: float, seed: int) -> Callable[[Tensor], T
     return noise
 
 
-def expected(made: Plan, mixture: GaussianMixture, seed: int) -> float:
+def measure_on_start(made: Plan, mixture: GaussianMixture, seed: int) -> float:
     """Mean over samples of the root-mean-square error, on the whole law, from states the fit has not seen."""
     start: Start = Classic(mixture.shape) if made.sigma == SIGMA_MAX else mixture.at(made.sigma)
     begin = start.sample(FRESH, seed + 1)
@@ -53,12 +53,12 @@ def expected(made: Plan, mixture: GaussianMixture, seed: int) -> float:
     flow_scale = math.sqrt(float(second_moments(mixture).mean()))
     length = flow_scale * math.sqrt(begin[0].numel())
     with torch.no_grad():
-        levels = asinh_levels(length, LEAST_SIGMA * flow_scale, made.sigma, FINE)
+        levels = asinh_levels(length, MIN_SIGMA * flow_scale, made.sigma, FINE)
         fine = mixture.denoise(descend(mixture.denoise, begin, levels), levels[-1])
     return float((end - fine).double().flatten(1).square().mean(1).sqrt().mean())
 
 
-def on_network(
+def measure_on_network(
     made: Plan,
     denoiser: Denoiser | Preconditioned,
     mixture: GaussianMixture,
@@ -70,7 +70,7 @@ def on_network(
     start: Start = Classic(mixture.shape) if made.sigma == SIGMA_MAX else mixture.at(made.sigma)
     z = ops.normal((n, *mixture.shape), seed, 6, device=mixture.components.mean.device)
     end = sample(denoiser, start, n, plan=made, latents=z, cond=cond)
-    grid = log_uniform(made.sigma, LEAST_NETWORK, CALLS)
+    grid = log_uniform(made.sigma, MIN_NETWORK, CALLS)
     fine = sample(denoiser, start, n, grid=grid, solver=DPMpp2M(), latents=z, cond=cond)
     return float((end - fine).double().flatten(1).square().mean(1).sqrt().mean())
 
@@ -91,15 +91,15 @@ def generator(seed: int, stream: int) -> torch.Generator:
 
 
 BELOW, ABOVE = 5, 5  # noise levels from the data's scale / 10 to the horizon, and from there to 80
-MOST_POINTS = 64
-LEAST_NOISE = 0.01  # rms error of a prediction that is always allowed for, of the start's own denoising error
+MAX_POINTS = 64
+MIN_NOISE = 0.01  # rms error of a prediction that is always allowed for, of the start's own denoising error
 
 
 @dataclass(frozen=True)
 class Calibration:
     """Held-out mean squared denoising errors a coordinate.
 
-    Fields:
+    Attributes:
         levels: noise levels, ascending.
         network, start: errors of the network and of the start's own denoiser.
         apart: mean squared difference of the two.
@@ -114,12 +114,12 @@ class Calibration:
     displacement: float
 
     def noise(self) -> float:
-        """Largest excess error of the network, `sqrt(mse_D / mse_q - 1)`, over the levels; at least `LEAST_NOISE`.
+        """Largest excess error of the network, `sqrt(mse_D / mse_q - 1)`, over the levels; at least `MIN_NOISE`.
 
         It sees the network's error only where the network denoises worse than the start.
         """
         excess = [d / q - 1 for d, q in zip(self.network, self.start, strict=True)]
-        return max(LEAST_NOISE, math.sqrt(max(0.0, *excess)))
+        return max(MIN_NOISE, math.sqrt(max(0.0, *excess)))
 
 
 def calibrate(
@@ -137,7 +137,7 @@ def calibrate(
     """
     if tuple(heldout.shape[1:]) != mixture.shape or len(heldout) == 0:
         raise ValueError(f"plan: heldout must be [N, {mixture.shape}], got {list(heldout.shape)}")
-    x0 = heldout[:MOST_POINTS].float()
+    x0 = heldout[:MAX_POINTS].float()
     low = 0.1 * float(x0.std())
     levels = torch.cat(
         [

@@ -14,16 +14,24 @@ from headstart.denoiser import Denoiser, Preconditioned
 from headstart.io.keyword import gather
 from headstart.io.progress import track
 from headstart.ops.check import require_address
-from headstart.planning.flow import ReducedFlow, flow_of
-from headstart.planning.measure import FINE, LEAST_NOISE, calibrate, expected, generator, noise_of, on_network
+from headstart.planning.flow import ReducedFlow, reduce_flow
+from headstart.planning.measure import (
+    FINE,
+    MIN_NOISE,
+    allow_noise,
+    calibrate,
+    generator,
+    measure_on_network,
+    measure_on_start,
+)
 from headstart.planning.table import (
     GHOST,
     TRIAL_STEPS,
     TRIALS,
     PlanTable,
     TableFit,
-    best_classic,
-    trajectories,
+    draw_trajectories,
+    rank_grids,
 )
 from headstart.sampling.request import part_of
 from headstart.solver.plan import SIGMA_MAX, Plan
@@ -35,7 +43,7 @@ if TYPE_CHECKING:
 TRAINING, VALIDATION, BATCH = 512, 256, 128
 STEPS = 180
 TRIED = 16  # latents that plans are tried with on the network
-MOST_CALLS = 64
+MAX_CALLS = 64
 
 
 class PlanKeywords(TypedDict, total=False):
@@ -88,11 +96,11 @@ def plan(
     began, asked = time.perf_counter(), gather("plan", PlanOptions, options)
     denoiser, heldout, cond = asked.denoiser, asked.heldout, asked.cond or {}
     mixture, horizon = _require(start, nfe, sigma_start, seed, asked)
-    found, shares = None, [LEAST_NOISE]
+    found, shares = None, [MIN_NOISE]
     if denoiser is not None and heldout is not None:
         found = calibrate(mixture, denoiser, heldout, horizon or SIGMA_MAX / 2, cond, seed)
-        shares = sorted({LEAST_NOISE, found.noise()})
-    flow = flow_of(mixture)
+        shares = sorted({MIN_NOISE, found.noise()})
+    flow = reduce_flow(mixture)
     begins = [sigma_start] if sigma_start is not None else [level for level in (SIGMA_MAX, horizon) if level]
     task = Task(flow, horizon, nfe, free_history, found.displacement if found else 0.0, seed)
     iterations = len(shares) * (len(begins) * TRIALS * TRIAL_STEPS + STEPS - TRIAL_STEPS)
@@ -105,13 +113,15 @@ def plan(
     if len(made) > 1 and denoiser is not None and heldout is not None:
         n = min(TRIED, len(heldout))
         given = {name: part_of(value, len(heldout), 0, n) for name, value in cond.items()}
-        errors = [on_network(one, denoiser, mixture, n, given, seed) for one in made]
+        errors = [measure_on_network(one, denoiser, mixture, n, given, seed) for one in made]
         best = made[errors.index(min(errors))]
         provenance["on the network"] = dict(zip(map(str, shares), errors, strict=True))
     provenance |= {**best.provenance, "components": len(mixture.weight), "shape": list(mixture.shape)}
-    far = trajectories(flow, SIGMA_MAX, VALIDATION, False, FINE, generator(seed, 2))
+    far = draw_trajectories(flow, SIGMA_MAX, VALIDATION, False, FINE, generator(seed, 2))
     best = replace(
-        best, expected_error=expected(best, mixture, seed), classic_error=best_classic(flow, far, SIGMA_MAX, nfe)[0]
+        best,
+        expected_error=measure_on_start(best, mixture, seed),
+        classic_error=rank_grids(flow, far, SIGMA_MAX, nfe)[0],
     )
     return replace(best, provenance=provenance | {"seconds": round(time.perf_counter() - began, 2)})
 
@@ -146,7 +156,7 @@ def fit_plan(task: Task, begins: Sequence[float], share: float, advance: Callabl
         share: noise that is allowed for in a prediction, of the start's own denoising error.
         advance: called after each iteration.
     """
-    noise, steps = noise_of(task.flow, share, task.seed), STEPS - TRIAL_STEPS
+    noise, steps = allow_noise(task.flow, share, task.seed), STEPS - TRIAL_STEPS
     fits = [fit_trial(task, level, noise, advance) for level in begins]
     apart = [task.displacement if fit.table.sigma == task.horizon else 0.0 for fit in fits]
     errors = [math.hypot(fit.error, gap) for fit, gap in zip(fits, apart, strict=True)]
@@ -161,10 +171,10 @@ def fit_plan(task: Task, begins: Sequence[float], share: float, advance: Callabl
 def fit_trial(task: Task, sigma: float, noise: Callable[[Tensor], Tensor], advance: Callable[..., None]) -> TableFit:
     """The best of the first grids from `sigma`, each fitted for a few iterations."""
     flow, seed, free_history = task.flow, task.seed, task.free_history and sigma == task.horizon
-    train = trajectories(flow, sigma, TRAINING, free_history, FINE, generator(seed, 0))
-    check = trajectories(flow, sigma, VALIDATION, free_history, FINE, generator(seed, 1))
+    train = draw_trajectories(flow, sigma, TRAINING, free_history, FINE, generator(seed, 0))
+    check = draw_trajectories(flow, sigma, VALIDATION, free_history, FINE, generator(seed, 1))
     fits = []
-    for grid in best_classic(flow, check, sigma, task.nfe)[1][:TRIALS]:
+    for grid in rank_grids(flow, check, sigma, task.nfe)[1][:TRIALS]:
         fit = TableFit(flow, PlanTable.of_grid(grid, free_history), train, check, noise, generator(seed, 3), BATCH)
         fit.run(TRIAL_STEPS, lambda step: 1.0, advance)
         fits.append(fit)
@@ -179,8 +189,8 @@ def _require(
         raise TypeError(f"plan: start must be a GaussianMixture, or one .at(sigma), got {type(mixture).__name__}")
     if horizon is not None and not 0 < horizon < SIGMA_MAX:
         raise ValueError(f"plan: the start's sigma must be above 0 and below {SIGMA_MAX:g}, got {horizon}")
-    if not isinstance(nfe, int) or not 1 <= nfe <= MOST_CALLS:
-        raise ValueError(f"plan: nfe must be an integer from 1 to {MOST_CALLS}, got {nfe!r}")
+    if not isinstance(nfe, int) or not 1 <= nfe <= MAX_CALLS:
+        raise ValueError(f"plan: nfe must be an integer from 1 to {MAX_CALLS}, got {nfe!r}")
     if sigma_start is not None and sigma_start not in (SIGMA_MAX, horizon):
         wanted = f"None, {SIGMA_MAX:g} or the start's sigma {horizon}"
         raise ValueError(f"plan: sigma_start must be {wanted}, got {sigma_start}")

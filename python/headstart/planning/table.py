@@ -1,10 +1,9 @@
-"""The rows a plan is made of, as functions of what is fitted.
+"""The rows of a plan as functions of the parameters that are fitted, and their fit.
 
 `x' = r x + (1 - r) [D_0 + b_1 e_0 + b_2 e_1]`, `r = sigma_next / sigma`, with `e_0 = D_0 - D_1` the newest
 difference of predictions and `e_1` the one before. With free history the oldest difference is that of the start's own
 predictions at the first noise level and above it. Levels are `sigma_i = sigma_0 exp(-sum_j exp(gap_j))`, then 0.
-
-Fitting a table: Adam on the paired error to fine solutions, several initial grids, best on validation kept.
+Adam lowers the paired error to fine solutions from several initial grids; the best on validation is kept.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ GHOST = 1.8  # where free history is taken, above the first noise level
 
 @dataclass
 class PlanTable:
-    """What is fitted: `gap` `[n - 1]`, logarithms of the log-gaps, and `bend` `[n, 2]`, the coefficients `b_1, b_2`."""
+    """The parameters: `gap` `[n - 1]`, logarithms of the log-gaps, and `bend` `[n, 2]`, the coefficients `b_1, b_2`."""
 
     sigma: float
     gap: Tensor
@@ -99,7 +98,7 @@ class PlanTable:
         return rows
 
 
-def classic_error(flow: ReducedFlow, x: Tensor, target: Tensor, grid: Sequence[float]) -> float:
+def measure_classic(flow: ReducedFlow, x: Tensor, target: Tensor, grid: Sequence[float]) -> float:
     """Mean over samples of the root-mean-square error of DPM-Solver++ 2M on a grid, from states at its first level."""
     history: list[Tensor] = []
     for row in DPMpp2M().rows(grid):
@@ -114,7 +113,7 @@ LEVELS = (0.02, 0.05, 0.1, 0.2)  # last levels of the initial grids, of the law'
 RATE = 0.03
 TRIALS, TRIAL_STEPS = 2, 30
 CHECK, PATIENCE = 20, 4
-LEAST_GAP = 0.05  # of log sigma, between two levels
+MIN_GAP = 0.05  # of log sigma, between two levels
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class Trajectories:
         return Trajectories(self.x[rows], self.target[rows], tuple(h[rows] for h in self.history))
 
 
-def trajectories(
+def draw_trajectories(
     flow: ReducedFlow, sigma: float, n: int, free_history: bool, steps: int, generator: torch.Generator
 ) -> Trajectories:
     """Exact points of the noised law, at 80 the classic latents; fine solutions of `steps` steps."""
@@ -152,17 +151,17 @@ def initial_grids(sigma: float, scale: float, nfe: int) -> list[list[float]]:
     return [make(sigma, low, nfe).tolist() for low in last for make in (log_uniform, karras)]
 
 
-def best_classic(flow: ReducedFlow, data: Trajectories, sigma: float, nfe: int) -> tuple[float, list[list[float]]]:
+def rank_grids(flow: ReducedFlow, data: Trajectories, sigma: float, nfe: int) -> tuple[float, list[list[float]]]:
     """Error of the best 2M grid, and the grids from best to worst."""
     with torch.no_grad():
         scored = [
-            (classic_error(flow, data.x, data.target, grid), grid) for grid in initial_grids(sigma, flow.scale, nfe)
+            (measure_classic(flow, data.x, data.target, grid), grid) for grid in initial_grids(sigma, flow.scale, nfe)
         ]
     scored.sort(key=lambda pair: pair[0])
     return scored[0][0], [grid for _, grid in scored]
 
 
-def error_of(flow: ReducedFlow, table: PlanTable, data: Trajectories) -> float:
+def measure_error(flow: ReducedFlow, table: PlanTable, data: Trajectories) -> float:
     """Mean over samples of the root-mean-square error."""
     with torch.no_grad():
         end = table.run(flow, data.x, data.history)
@@ -190,7 +189,7 @@ class TableFit:
     def score(self) -> float:
         """Validation error with the penalty."""
         table = self.table.copy()
-        error = error_of(self.flow, table, self.check)
+        error = measure_error(self.flow, table, self.check)
         return float((error**2 + table.penalty(self.noise(table.levels()))).sqrt())
 
     def run(self, steps: int, rate: Callable[[int], float], advance: Callable[..., None]) -> None:
@@ -222,4 +221,4 @@ class TableFit:
         if all(bool(p.grad.isfinite().all()) for p in (self.table.gap, self.table.bend) if p.grad is not None):
             self.adam.step()
         with torch.no_grad():
-            self.table.gap.clamp_(min=torch.tensor(LEAST_GAP).log().item(), max=2.0)
+            self.table.gap.clamp_(min=torch.tensor(MIN_GAP).log().item(), max=2.0)

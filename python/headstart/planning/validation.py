@@ -25,7 +25,7 @@ SIGMA_MAX, LAST = 80.0, (0.01, 0.03, 0.1)
 class Validation:
     """Mean over samples of the root-mean-square distance to the network's own fine solution from the same latents.
 
-    Fields:
+    Attributes:
         planned: of the plan.
         classic: of the best log-uniform DPM-Solver++ 2M grid from 80 with as many calls.
         calls: network evaluations a sample that it took, those of both branches of a guided network counted.
@@ -52,7 +52,7 @@ def validate(
         denoiser, start, cond: as in `sample`; tensors of `cond` have `n` rows.
         n: samples.
         seed: of the latents.
-        fine_steps: Heun steps of the fine solution, two calls each.
+        fine_steps: heun steps of the fine solution, two calls each.
 
     Raises:
         ValueError: as `sample`; `n` or `fine_steps` below 1.

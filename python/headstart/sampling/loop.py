@@ -1,6 +1,6 @@
-"""Running a table of rows: the network calls, then one affine op, row after row.
+"""Running a table of rows: for each row the network calls, of one network or of two under guidance, then one affine op.
 
-What rows ask of one network, or of two under guidance: functions, levels, factors, settled before the first call.
+Functions, noise levels and factors of all calls are settled before the first.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Scale = tuple[float, torch.dtype]
 class Branch(NamedTuple):
     """One network's part of a prediction: `skip x + out F(scale x, level)`.
 
-    Fields:
+    Attributes:
         network: `F`.
-        level: what it is told of the noise, 0-dim.
+        level: noise level that it is told, 0-dim.
         skip, out: factors, the branch's share of the prediction included.
         scale: of its input, and the dtype; None: it is given the state itself.
         guide: whether it has the guide's conditions.
@@ -40,7 +40,7 @@ class Branch(NamedTuple):
     guide: bool = False
 
     def input(self, x: Tensor) -> Tensor:
-        """What it is given at the state `x`."""
+        """The input of the network at the state `x`."""
         if self.scale is None:
             return x
         return torch.mul(x, self.scale[0], out=BUFFERS.take(x, self.scale[1]))
@@ -94,12 +94,12 @@ def evaluations(denoiser: Denoiser | Preconditioned, rows: Sequence[Row]) -> int
 
 
 def conditions_of(denoiser: Denoiser | Preconditioned, cond: dict[str, Any], n: int) -> Conditions:
-    """What the branches are told in a batch of `n`."""
+    """The conditions of both branches in a batch of `n`."""
     return denoiser.conditions(cond, n) if isinstance(denoiser, Guided) else Conditions(cond, cond, None)
 
 
 def ask(branches: Sequence[Branch], x: Tensor, scaled: Tensor | None, given: Conditions) -> list[Tensor]:
-    """What each branch makes of the state `x`, from one call where one serves both.
+    """The output of each branch at the state `x`, from one call where one serves both.
 
     `scaled`: the input of the first branch, where it is made already; of `2 B` rows for one call.
     """
@@ -133,7 +133,7 @@ def require(branch: Branch, raw: object, like: Tensor) -> None:
     """Refuses what is no tensor of the input's shape.
 
     Raises:
-        ValueError: as said.
+        ValueError: another type, or another shape.
     """
     if not isinstance(raw, Tensor) or raw.shape != like.shape:
         got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
@@ -142,7 +142,7 @@ def require(branch: Branch, raw: object, like: Tensor) -> None:
 
 
 Term = tuple[float, Tensor]
-MOST = 4  # tensors that the affine op takes beside the state
+MAX_TERMS = 4  # tensors that the affine op takes beside the state
 
 
 class Origin(NamedTuple):
@@ -209,9 +209,9 @@ class Descent:
             noise = ops.Noise(row.c, origin.seed, i, origin.offset, origin=origin.place) if row.c else None
             scaled = None  # its buffer serves again
             begin = x
-            while len(terms) > MOST:  # more tensors than one pass takes
-                begin, a, terms = ops.affine(begin, a, terms[:MOST]), 1.0, terms[MOST:]
-                folded += 2 * x.nbytes + sum(y.nbytes for _, y in terms[:MOST])
+            while len(terms) > MAX_TERMS:  # more tensors than one pass takes
+                begin, a, terms = ops.affine(begin, a, terms[:MAX_TERMS]), 1.0, terms[MAX_TERMS:]
+                folded += 2 * x.nbytes + sum(y.nbytes for _, y in terms[:MAX_TERMS])
             point, scaled = self.step(i, begin, a, terms, noise, given.joint is not None)
             moved += 0 if scaled is None else x.numel() * scaled.element_size()
             moved += folded + 2 * x.nbytes + sum(y.nbytes for _, y in terms)
@@ -273,7 +273,7 @@ def unfold(row: Row, x: Tensor, history: Sequence[Prediction]) -> tuple[float, l
                     terms.append((share, prediction.state))
             terms += [(b * out, raw) for out, raw in prediction.parts]
         counts = [len(one.parts) + bool(one.skip and one.state is not x) for _, _, one in used]
-        if len(terms) <= MOST or max(counts) == 1:
+        if len(terms) <= MAX_TERMS or max(counts) == 1:
             return a, terms, moved
-        wanted = min(max(counts), 1 + len(terms) - MOST)
+        wanted = min(max(counts), 1 + len(terms) - MAX_TERMS)
         moved += history[next(i for i, count in enumerate(counts) if count >= wanted)].fold()

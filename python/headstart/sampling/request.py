@@ -1,4 +1,4 @@
-"""What a sampler is asked for: checked, and turned into noise levels and a first state."""
+"""The request to a sampler: checked, and turned into rows and a first state."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def plan_start(plan: Plan, start: Start) -> Start:
     """Where a plan begins: `start` itself at its own noise level, or the classic start on the start's device.
 
     Raises:
-        ValueError: A start at another noise level than a plan that does not begin at 80, or one without history.
+        ValueError: a start at another noise level than a plan that does not begin at 80, or one without history.
     """
     same = abs(start.sigma - plan.sigma) <= 1e-6 * plan.sigma
     if plan.ghost is not None and not (same and isinstance(start, HistoryStart)):
@@ -99,7 +99,8 @@ def require_state(op: str, dtype: torch.dtype, seed: int, offset: int, n: int) -
     """Refuses a state that is not float32 or float64, and an address out of range.
 
     Raises:
-        TypeError, ValueError: as said.
+        TypeError: another dtype.
+        ValueError: a seed, sample index or number of samples out of range.
     """
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{op}: the state must be float32 or float64, got {dtype}")

@@ -1,6 +1,6 @@
 """A sampler of fixed shapes: the whole loop, network included, captured once into a CUDA graph and replayed.
 
-Capturing a function's kernels into a CUDA graph, or saying why that cannot be done.
+Where no graph can be captured the same loop runs without one, and the sampler says why.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Sampler:
         batch: samples a call.
         cond: keyword arguments of the denoiser, and their values in a call that gives none; `cond["label"]` also goes
             to a start that is conditional on classes. In a graph their tensors are on the state's device.
-        graph: False: no graph (True).
+        graph: false: no graph (True).
 
     Attributes:
         batch: samples a call.
@@ -211,7 +211,8 @@ class Sampler:
             latents: unit normals `[batch, *shape]` for a start that maps them, as in `sample`.
 
         Raises:
-            ValueError, TypeError: an argument unlike the above, before any network call.
+            ValueError, TypeError: an argument out of range, or a condition of another kind, shape or dtype than when
+                the sampler was made; before any network call.
         """
         require_state("Sampler", self.dtype, seed, offset, self.batch)
         require_sizes("Sampler", self.start, self.batch, None, latents)

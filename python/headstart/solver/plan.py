@@ -15,7 +15,7 @@ from headstart.solver.row import Row, calls
 
 FORMAT, VERSION = "headstart-plan", 1
 SIGMA_MAX = 80.0  # of the classic start
-MOST_BYTES = 2**24
+MAX_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Plan:
     Where `ghost` is given, the first rows reuse two denoised predictions of the start itself, at the first noise level
     and at `ghost` above it, which cost no network call (free history).
 
-    Fields:
+    Attributes:
         nodes: noise levels `[nfe + 1]`, the last 0.
         table: a row for each network call.
         ghost: noise level of the oldest free prediction; None: no free history.
@@ -110,7 +110,7 @@ def load_plan(path: str | Path) -> Plan:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"load_plan: there is no file {path}")
-    if path.stat().st_size > MOST_BYTES:
+    if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"load_plan: {path} is not a plan: {path.stat().st_size} bytes")
     try:
         text = json.loads(path.read_bytes().decode())

@@ -1,4 +1,4 @@
-"""What a solver is: a table of affine rows, made on the host in float64 before the first network call."""
+"""Solvers as tables of affine rows, made on the host in float64 before the first network call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 class Row(NamedTuple):
     """One row `x' = a x + sum_j (b_j D_j + e_j x_j) + c z`: state, predictions, the states they were made at, noise.
 
-    Fields:
+    Attributes:
         sigma: noise level of the state; the network is called there first, and its prediction becomes `D_0`.
             None: no call.
         a: coefficient of the state `x`, the last one committed.

@@ -49,7 +49,7 @@ class UniPC:
 
 
 def exponential(t: float, s: float, levels: Sequence[float], bh2: bool = False) -> tuple[float, ...]:
-    """Weights of the integral from `t` to `s` of the polynomial through predictions at `levels`; `bh2`: as above."""
+    """Weights of the integral from `t` to `s` of a polynomial through predictions at `levels`; `bh2` as in `UniPC`."""
     h = math.log(t / s)
     nodes = [math.log(t / level) / h for level in levels]
     moments = [-math.expm1(-h) / h]  # int_0^1 e^{(u - 1) h} u^k du

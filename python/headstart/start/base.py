@@ -1,4 +1,4 @@
-"""Base laws of a flow: what its transform carries the data to."""
+"""Base laws of a flow: the laws that its transform carries the data to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart import ops
-from headstart.start.scale_mixture import LEAST_DF, MOST_DF, radius, radius_table
+from headstart.start.scale_mixture import MAX_DF, MIN_DF, radius, radius_table
 
 
 class Base(Protocol):
@@ -41,7 +41,7 @@ class StudentTLaw(BaseLaw):
 
     @property
     def df(self) -> Tensor:
-        return self.log_df.double().exp().clamp(LEAST_DF, MOST_DF)
+        return self.log_df.double().exp().clamp(MIN_DF, MAX_DF)
 
     def log_prob(self, z: Tensor) -> Tensor:
         half, dim = self.df / 2, z.shape[1]  # in float64: the logarithms of gamma nearly cancel
@@ -74,8 +74,8 @@ class StudentTBase:
     """Multivariate Student-t, for heavy tails: a Gaussian base gives every flow of bounded slope light ones.
 
     Args:
-        df: Degrees of freedom, in [0.5, 2000].
-        learned: Whether they are learned with the weights, from `df` on.
+        df: degrees of freedom, in [0.5, 2000].
+        learned: whether they are learned with the weights, from `df` on.
 
     Raises:
         ValueError: `df` is out of range.
@@ -85,8 +85,8 @@ class StudentTBase:
     learned: bool = True
 
     def __post_init__(self) -> None:
-        if not LEAST_DF <= self.df <= MOST_DF:
-            raise ValueError(f"StudentTBase: df must be in [{LEAST_DF:g}, {MOST_DF:g}], got {self.df}")
+        if not MIN_DF <= self.df <= MAX_DF:
+            raise ValueError(f"StudentTBase: df must be in [{MIN_DF:g}, {MAX_DF:g}], got {self.df}")
 
     def build(self) -> BaseLaw:
         return StudentTLaw(self.df, self.learned)

@@ -12,7 +12,7 @@ from headstart.ops import Components
 from headstart.ops.check import STATE, describe
 
 CHECK_ROWS = 4096
-MOST_CLASSES = 2**20  # a table of weights has a row for each number up to the largest label
+MAX_LABEL = 2**20  # a table of weights has a row for each number up to the largest label
 
 
 def check_data(name: str, data: object) -> Tensor:
@@ -38,8 +38,8 @@ def check_labels(name: str, labels: object, n: int) -> Tensor:
     labels = labels.long()
     if n and int(labels.min()) < 0:
         raise ValueError(f"{name}: labels must be at least 0, got {int(labels.min())}")
-    if n and int(labels.max()) >= MOST_CLASSES:
-        raise ValueError(f"{name}: labels must be below 2^20 = {MOST_CLASSES}, got {int(labels.max())}; number them")
+    if n and int(labels.max()) >= MAX_LABEL:
+        raise ValueError(f"{name}: labels must be below 2^20 = {MAX_LABEL}, got {int(labels.max())}; number them")
     return labels
 
 

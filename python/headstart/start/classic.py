@@ -17,10 +17,10 @@ class Classic:
     """`x = sigma_max z`, `z ~ N(0, I)`; with a short horizon as `sigma_max`, the uninformed start.
 
     Args:
-        shape: Shape of one sample.
-        sigma_max: Noise level, in units of the data.
-        dtype: Of the samples, float32 or float64.
-        device: Where samples are made.
+        shape: shape of one sample.
+        sigma_max: noise level, in units of the data.
+        dtype: of the samples, float32 or float64.
+        device: where samples are made.
 
     Raises:
         ValueError: `sigma_max` is not above 0.

@@ -1,6 +1,7 @@
-"""The empirical start: near-ideal as a law, and it memorizes; a reference, never the product.
+"""The empirical start: the training points plus noise.
 
-How much a law memorizes, `headstart.metrics.memorization` says: of this one at sigma = 0, every sample is a copy.
+It is near-ideal as a law and memorizes: at sigma = 0 every sample is a copy (`headstart.metrics.memorization` measures
+it). It serves as a reference, never as the product.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ class Empirical:
     """The training points themselves: `p_sigma(x) = (1 / N) sum_i N(x; x_i, sigma^2 I)`.
 
     Args:
-        data: Points `[N, *shape]`, floating.
-        labels: Classes `[N]` of integers from 0, or None.
+        data: points `[N, *shape]`, floating.
+        labels: classes `[N]` of integers from 0, or None.
 
     Raises:
-        ValueError: Data or labels are not as above.
+        ValueError: data that are not floating, finite points, or labels of another length.
     """
 
     def __init__(self, data: Tensor, labels: Tensor | None = None) -> None:
@@ -48,8 +49,8 @@ class EmpiricalStart:
     """A random training point plus `sigma n`.
 
     Args:
-        empirical: The training points.
-        sigma: Noise level, in units of the data.
+        empirical: the training points.
+        sigma: noise level, in units of the data.
     """
 
     empirical: Empirical
@@ -67,10 +68,10 @@ class EmpiricalStart:
         """Samples `offset .. offset + n - 1` of `seed`, `[n, *shape]`: the same bits in any split into batches.
 
         Args:
-            n: Samples wanted.
-            seed: Seed of the noise.
-            offset: Index of the first sample.
-            labels: Classes `[n]`, or one for all, or None.
+            n: samples wanted.
+            seed: seed of the noise.
+            offset: index of the first sample.
+            labels: classes `[n]`, or one for all, or None.
         """
         data = self.empirical.data
         u = ops.uniform(n, seed, 0, offset, stream=ops.Stream.COMPONENT, device=data.device)

@@ -1,7 +1,4 @@
-"""What every mixture shares: weights, classes, noise levels, files.
-
-A mixture at a noise level: the start it was fitted for.
-"""
+"""Mixtures: weights, classes and files, which every family shares, and a mixture at a noise level, which is a start."""
 
 from __future__ import annotations
 
@@ -30,8 +27,8 @@ class MixtureStart:
     """A mixture at noise level `sigma`: the law of `x_0 + sigma n`.
 
     Args:
-        mixture: The law of `x_0`.
-        sigma: Noise level, in units of the data.
+        mixture: the law of `x_0`.
+        sigma: noise level, in units of the data.
     """
 
     mixture: Mixture
@@ -49,10 +46,10 @@ class MixtureStart:
         """Samples `offset .. offset + n - 1` of `seed`, `[n, *shape]`: the same bits in any split into batches.
 
         Args:
-            n: Samples wanted.
-            seed: Seed of the noise.
-            offset: Index of the first sample.
-            labels: Classes `[n]`, or one for all, or None.
+            n: samples wanted.
+            seed: seed of the noise.
+            offset: index of the first sample.
+            labels: classes `[n]`, or one for all, or None.
         """
         device = self.mixture.components.mean.device
         cdf = self.mixture.rows("sample", labels, n).cumsum(1).to(device)
@@ -68,8 +65,8 @@ class MixtureStart:
         The same `z` then gives nearly the same sample as the classic start, at no network call.
 
         Args:
-            z: Unit normals `[n, *shape]`.
-            labels: Classes `[n]`, or one for all, or None.
+            z: unit normals `[n, *shape]`.
+            labels: classes `[n]`, or one for all, or None.
         """
         return self.mixture.transport(z, self.sigma, labels=labels)
 
@@ -102,17 +99,17 @@ class Mixture(ABC):
     below are named in `OWN`.
 
     Args:
-        components: Means and scale matrices of K components in D dimensions.
+        components: means and scale matrices of K components in D dimensions.
         weight: `w` `[K]`, at least 0; it is scaled to sum to 1.
-        shape: Shape of one sample, of D values.
+        shape: shape of one sample, of D values.
         class_weight: `p(k | class)` `[C, K]`, or None. A row of zeros is a class without data.
-        report: How it was fitted, or None.
+        report: how it was fitted, or None.
 
     Attributes:
-        conditional: Whether it has class weights.
+        conditional: whether it has class weights.
 
     Raises:
-        ValueError: Shapes disagree, or weights are negative or not finite.
+        ValueError: shapes disagree, or weights are negative or not finite.
     """
 
     OWN: ClassVar[tuple[str, ...]] = ()
@@ -236,9 +233,9 @@ class Mixture(ABC):
         """Log-density in nats of `x` `[B, *shape]` at noise level `sigma`, as `[B]`.
 
         Args:
-            x: Points, floating.
-            sigma: Noise level, in units of the data.
-            labels: Classes `[B]`, or one for all, or None.
+            x: points, floating.
+            sigma: noise level, in units of the data.
+            labels: classes `[B]`, or one for all, or None.
         """
         sigma = check_sigma("log_prob", sigma)
         return self.evaluate("log_prob", x, sigma, labels, denoise=False).log_prob
@@ -247,9 +244,9 @@ class Mixture(ABC):
         """Posterior mean `E[x_0 | x_0 + sigma n = x]` `[B, *shape]`: the exact denoiser of this mixture.
 
         Args:
-            x: Points `[B, *shape]`, floating.
-            sigma: Noise level, or one for each point `[B]`.
-            labels: Classes `[B]`, or one for all, or None.
+            x: points `[B, *shape]`, floating.
+            sigma: noise level, or one for each point `[B]`.
+            labels: classes `[B]`, or one for all, or None.
         """
         if isinstance(sigma, Tensor) and sigma.numel() != 1:
             return self.denoise_levels(x, sigma, labels)

@@ -21,12 +21,12 @@ def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) 
     """Write tensors and a header; the file appears whole or not at all.
 
     Args:
-        path: File to write or replace; its folder is made where missing.
+        path: file to write or replace; its folder is made where missing.
         header: JSON values; format and version are added.
-        tensors: Named tensors.
+        tensors: named tensors.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: the file cannot be written.
     """
     text = json.dumps({"format": FORMAT, "version": VERSION, **header})
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -43,8 +43,8 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors (on the CPU) of a file that `write` made.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is truncated, foreign, or of a later version.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, foreign, or of a later version.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"load: there is no file {path}")

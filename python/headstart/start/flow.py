@@ -1,7 +1,4 @@
-"""Normalizing flows of coupling layers: a start at one sigma.
-
-The network of a `Flow`: a zuko transform and a base law.
-"""
+"""Normalizing flows of coupling layers, a start at one sigma: a zuko transform and a base law."""
 
 from __future__ import annotations
 
@@ -36,8 +33,8 @@ class CouplingNetwork(FlowNetwork):
 
     Args:
         dim: D, at least 2: a coupling needs two halves.
-        classes: Number of classes, 0 for none.
-        transform, base: The variants.
+        classes: number of classes, 0 for none.
+        transform, base: the variants.
     """
 
     def __init__(self, dim: int, classes: int, transform: Transform, base: Base) -> None:
@@ -77,7 +74,7 @@ def make_network(dim: int, classes: int, transform: Transform, base: Base, seed:
     """The network with weights drawn from the seed, torch's own generator left as it was.
 
     Raises:
-        ValueError: Variants of another kind, or samples of one value.
+        ValueError: variants of another kind, or samples of one value.
         ImportError: zuko is missing.
     """
     for value, kinds in ((transform, TRANSFORMS), (base, BASES)):
@@ -124,26 +121,26 @@ class Flow(NoisedFlow):
         The same data and seed give the same flow on one machine, resumed or not.
 
         Args:
-            data: Clean points `[N, *shape]`, floating, of at least 2 values each.
-            sigma: Noise level, above 0, in units of the data.
+            data: clean points `[N, *shape]`, floating, of at least 2 values each.
+            sigma: noise level, above 0, in units of the data.
             transform: `Coupling(layers, hidden)` or `Spline(layers, hidden, bins)`.
             base: `GaussianBase()`, or `StudentTBase(df, learned)` for heavy tails.
             noise: `Fixed()`, the default: one noised copy of the data; `Dynamic()`: fresh noise at each epoch.
-            epochs: Most passes over the data (3000).
-            batch: Points in a step (1000).
-            learning_rate: Of Adam (0.001).
-            heldout: Share of the points held out (0.1).
-            patience: Epochs without a better held-out likelihood after which training stops (200); None: never.
-            seed: Seed of split, weights, order and noise (0).
-            device: Where to train; None: where the data is.
-            progress: Show a progress bar (False).
-            checkpoint: File that the run is kept in and resumed from; None: none. Only a run of the same data and
+            epochs: most passes over the data (3000).
+            batch: points in a step (1000).
+            learning_rate: of Adam (0.001).
+            heldout: share of the points held out (0.1).
+            patience: epochs without a better held-out likelihood after which training stops (200); None: never.
+            seed: seed of split, weights, order and noise (0).
+            device: where to train; None: where the data is.
+            progress: show a progress bar (False).
+            checkpoint: file that the run is kept in and resumed from; None: none. Only a run of the same data and
                 settings goes on from it; `epochs` and `patience` may differ.
-            labels: Classes `[N]` of integers from 0, given to the transform one-hot; or None.
+            labels: classes `[N]` of integers from 0, given to the transform one-hot; or None.
 
         Raises:
-            ValueError: An argument out of its range, the checkpoint of another run, or a likelihood that diverges.
-            TypeError: An unknown keyword.
+            ValueError: an argument out of its range, the checkpoint of another run, or a likelihood that diverges.
+            TypeError: an unknown keyword.
             ImportError: zuko is missing.
         """
         asked = gather("fit", FlowOptions, options)

@@ -31,7 +31,7 @@ def learn(
     """A mixture of a family fitted to data `[N, *shape]`, as `GaussianMixture.fit` says.
 
     Raises:
-        ValueError: As `GaussianMixture.fit`.
+        ValueError: as `GaussianMixture.fit`.
     """
     data, labels, by_class = check_data("fit", data), options.labels, bool(options.by_class)
     data = data.to(device) if device is not None else data

@@ -1,7 +1,4 @@
-"""Gaussian mixtures: the law of the data and of every noised copy of it, in closed form.
-
-One Gaussian: the simplest start, fitted in closed form.
-"""
+"""Gaussian mixtures and the single Gaussian: the law of the data and of every noised copy of it, in closed form."""
 
 from __future__ import annotations
 
@@ -32,17 +29,17 @@ class GaussianMixture(Mixture):
     """`p(x) = sum_k w_k N(x; mu_k, S_k)`; with noise, `p_sigma(x) = sum_k w_k N(x; mu_k, S_k + sigma^2 I)`.
 
     Args:
-        components: Means and covariances of K components in D dimensions.
+        components: means and covariances of K components in D dimensions.
         weight: `w` `[K]`, at least 0; it is scaled to sum to 1.
-        shape: Shape of one sample, of D values.
+        shape: shape of one sample, of D values.
         class_weight: `p(k | class)` `[C, K]`, or None. A row of zeros is a class without data.
-        report: How it was fitted, or None.
+        report: how it was fitted, or None.
 
     Attributes:
-        conditional: Whether it has class weights.
+        conditional: whether it has class weights.
 
     Raises:
-        ValueError: Shapes disagree, or weights are negative or not finite.
+        ValueError: shapes disagree, or weights are negative or not finite.
     """
 
     @classmethod
@@ -64,23 +61,23 @@ class GaussianMixture(Mixture):
         the data's mean variance, so constant pixels are allowed.
 
         Args:
-            data: Points `[N, *shape]`, floating.
-            components: Number of components K, at most N; or "auto": the number, and the rank up to the given one,
+            data: points `[N, *shape]`, floating.
+            components: number of components K, at most N; or "auto": the number, and the rank up to the given one,
                 of the best held-out likelihood, by trial on a part of the data (`report.candidates`).
             covariance: `Isotropic()`, `Diagonal()`, `Full()` (small D) or `LowRank(rank)`.
-            seed: Seed of the held-out split and of the first centres, in [0, 2^64).
-            max_iter: Most EM iterations.
+            seed: seed of the held-out split and of the first centres, in [0, 2^64).
+            max_iter: most EM iterations.
             tol: EM stops when the mean log-likelihood of a point rises by less than this, in nats per dimension.
-            device: Where to fit; None: where the data is.
-            progress: Show a progress bar (False).
-            labels: Classes `[N]` of integers from 0, for a class-conditional start; or None. Components are shared, and
+            device: where to fit; None: where the data is.
+            progress: show a progress bar (False).
+            labels: classes `[N]` of integers from 0, for a class-conditional start; or None. Components are shared, and
                 each class has weights of its own.
-            by_class: Fit a mixture of `components` components to each class by itself instead, and join them. With
+            by_class: fit a mixture of `components` components to each class by itself instead, and join them. With
                 1,000 points a class or more it keeps classes apart better; with a few hundred, share.
 
         Raises:
-            ValueError: Data of another kind, labels of another length, a number out of its range, or equal points.
-            TypeError: An unknown keyword.
+            ValueError: data of another kind, labels of another length, a number out of its range, or equal points.
+            TypeError: an unknown keyword.
         """
         recipe = Recipe(components, covariance, seed, max_iter, tol, Normal())
         return learn(cls, data, recipe, device, gather("fit", MixtureOptions, options))
@@ -121,13 +118,13 @@ class Gaussian:
         No variance falls below 1e-6 of the data's mean variance, so constant pixels are allowed.
 
         Args:
-            data: Points `[N, *shape]`, floating.
+            data: points `[N, *shape]`, floating.
             covariance: `Isotropic()`, `Diagonal()`, `Full()` (small D) or `LowRank(rank)`.
-            labels: Classes `[N]` of integers from 0, for a component and a row of class weights for each; or None.
-            device: Where to fit; None: where the data is.
+            labels: classes `[N]` of integers from 0, for a component and a row of class weights for each; or None.
+            device: where to fit; None: where the data is.
 
         Raises:
-            ValueError: Data, labels or the covariance is not as above, or all points are equal.
+            ValueError: data or labels of another kind or length, a covariance of no family, or equal points.
         """
         data = check_data("fit", data)
         data = data.to(device) if device is not None else data

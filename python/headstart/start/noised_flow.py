@@ -1,4 +1,4 @@
-"""What every flow is: the law of the noised data at one sigma, with an exact density."""
+"""Flows: the law of the noised data at one sigma, with an exact density."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class NoisedFlow:
         """This flow, where `sigma` is its own.
 
         Raises:
-            ValueError: Another sigma.
+            ValueError: another sigma.
         """
         value, own = check_sigma("at", sigma), self.sigma
         if abs(value - own) > 1e-6 * own:
@@ -74,10 +74,10 @@ class NoisedFlow:
         which torch may order differently in batches of different sizes.
 
         Args:
-            n: Samples wanted.
-            seed: Seed of the noise.
-            offset: Index of the first sample.
-            labels: Classes `[n]`, or one for all, or None: drawn with the shares of the data.
+            n: samples wanted.
+            seed: seed of the noise.
+            offset: index of the first sample.
+            labels: classes `[n]`, or one for all, or None: drawn with the shares of the data.
         """
         label = self.frame.draw(n, seed, offset) if labels is None else self.frame.classes("sample", labels, n)
         x, rows = self.frame.mean.new_empty(n, len(self.frame.mean)), max(1, NUMBERS // self.network.row)
@@ -95,8 +95,8 @@ class NoisedFlow:
         """Log-density in nats of `x` `[n, *shape]`, as `[n]`, in the dtype of `x` (float32 for 16-bit `x`).
 
         Args:
-            x: Points, floating.
-            labels: Classes `[n]`, or one for all, or None: the mixture of all classes, a pass of the network for each.
+            x: points, floating.
+            labels: classes `[n]`, or one for all, or None: the mixture of all classes, a pass of the network for each.
         """
         flat = check_points("log_prob", x, self.shape)
         label = None if labels is None else self.frame.classes("log_prob", labels, len(flat))

@@ -1,4 +1,4 @@
-"""Protocols of starts: what every start offers, and what some offer beyond it."""
+"""Protocols of starts: methods that every start has, and methods that some have beyond them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Start(Protocol):
     """The law a sampler starts from: an approximation of `x_sigma = x_0 + sigma n`, `n ~ N(0, I)`.
 
     Attributes:
-        sigma: Noise level of the law, in units of the data.
-        shape: Shape of one sample, `(*shape)`.
+        sigma: noise level of the law, in units of the data.
+        shape: shape of one sample, `(*shape)`.
     """
 
     @property
@@ -36,7 +36,7 @@ class ConditionalStart(Start, Protocol):
     """A start that may be of classes.
 
     Attributes:
-        conditional: Whether it is; labels are refused where it is not.
+        conditional: whether it is; labels are refused where it is not.
     """
 
     @property

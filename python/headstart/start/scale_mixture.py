@@ -1,4 +1,4 @@
-"""Normal scale mixtures plus noise: density and posterior mean of a noised Student-t component, by quadrature.
+"""Student-t components as normal scale mixtures: density and posterior mean with noise by quadrature, and draws.
 
     t(.; mu, S, df) * N(0, sigma^2 I) = int g(w) N(x; mu, S / w + sigma^2 I) dw,  g the law Gamma(df / 2, rate df / 2)
 
@@ -6,15 +6,11 @@ In `log w` the integrand is analytic and falls off exponentially on both sides, 
 geometrically. All nodes share the mean and the axes: a point is projected once, then every node costs one quadratic
 form with other eigenvalues, those of `S / w + sigma^2 I`.
 
-The gamma scale of a Student-t variate as a table: addressed draws that are the same bits on every device.
-
 A multivariate t is `x = mu + s e`, `e ~ N(0, S)`, `s = w^(-1/2)`, `w ~ Gamma(df / 2, rate df / 2)`. One uniform u a
 sample gives `s` as the inverse of `P(df / 2, w df / 2) = u`, P the regularized incomplete gamma function. The inverse
 is made once for each df, on the host, as a Chebyshev series in each octave of u (up to 1/2) and of 1 - u; what is left
 for a sample is a sum of products in IEEE float64, whatever the batch or device. `s` is within 1e-13 of the inverse
 below 40 degrees of freedom, and within 2e-10 above, the error of the incomplete gamma function itself.
-
-Nodes of the mixing law of a Student-t component: the trapezoidal rule in the logarithm of the scale.
 """
 
 from __future__ import annotations
@@ -29,7 +25,7 @@ from torch import Tensor
 from headstart import ops
 
 OCTAVES, TERMS = 53, 20
-LEAST_DF, MOST_DF = 0.5, 2000.0  # where a draw is within 2e-10 of the inverse
+MIN_DF, MAX_DF = 0.5, 2000.0  # where a draw is within 2e-10 of the inverse
 
 
 def radius_table(df: Tensor) -> Tensor:
@@ -102,7 +98,7 @@ def nodes(df: float, dim: int, ratio: float) -> Nodes:
     `(df + D) / df` it falls, each at a rate known from there on: both ends are cut below the error.
 
     Args:
-        df: Degrees of freedom.
+        df: degrees of freedom.
         dim: D.
         ratio: `1 + sigma^2 / l`, `l` the least eigenvalue above 0.
 
@@ -135,11 +131,11 @@ def solve(rising: Callable[[float], float], level: float) -> float:
 class Shape(NamedTuple):
     """One component in its eigenbasis, float64.
 
-    Fields:
+    Attributes:
         mean: `[D]`.
-        axes: Rows `[R, D]`, or None where they are the coordinates.
-        value: Eigenvalues `[V]` of the scale matrix: along each axis, and once for all directions off the axes.
-        copies: How many directions each stands for, `[V]`.
+        axes: rows `[R, D]`, or None where they are the coordinates.
+        value: eigenvalues `[V]` of the scale matrix: along each axis, and once for all directions off the axes.
+        copies: how many directions each stands for, `[V]`.
     """
 
     mean: Tensor
@@ -182,11 +178,11 @@ def evaluate(shape: Shape, df: float, x: Tensor, sigma: float, denoise: bool) ->
     """Log-density `[B]` of one noised component at `x` `[B, D]`, and its posterior mean `[B, D]` where asked for.
 
     Args:
-        shape: The component.
-        df: Its degrees of freedom.
-        x: Points, float64.
-        sigma: Noise level; at 0 the density is the t density itself.
-        denoise: Whether to compute the mean too.
+        shape: the component.
+        df: its degrees of freedom.
+        x: points, float64.
+        sigma: noise level; at 0 the density is the t density itself.
+        denoise: whether to compute the mean too.
     """
     along, rest, squares = project(shape, x)
     dim = x.shape[1]

@@ -1,6 +1,6 @@
-"""From data to what a flow is trained on, and from a file's content back to a flow's parts.
+"""The frame of a flow: shape, noise level, units and classes of its data.
 
-What a flow is about: shape, noise level, units and classes of the data it was fitted to.
+Data are standardized into that frame before training; a file holds it beside the network, and both are restored here.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from headstart.start.check import check_data, check_labels, check_sigma
 
 
 class Frame(NamedTuple):
-    """What a flow is about: `x = mean + scale y`, `y` standardized.
+    """The frame of a flow: `x = mean + scale y`, `y` standardized.
 
-    Fields:
-        shape: Of one sample, of D values.
-        sigma: Noise level of the law, in units of the data.
+    Attributes:
+        shape: of one sample, of D values.
+        sigma: noise level of the law, in units of the data.
         mean: `[D]`.
-        scale: What data are divided by: the standard deviation of a coordinate of the noised data, the mean over
+        scale: divisor of the data: the standard deviation of a coordinate of the noised data, the mean over
             coordinates taken in its square, where no other was asked for.
-        class_weight: Share of each class in the data `[C]`, float64, or None.
+        class_weight: share of each class in the data `[C]`, float64, or None.
     """
 
     shape: tuple[int, ...]
@@ -68,7 +68,7 @@ def standardize(
     """Points `(x_0 - mean) / scale` and their frame; `scale^2` is the mean variance of `x_0 + sigma n` where not given.
 
     Raises:
-        ValueError: Data, sigma, labels or scale are not what `fit` asks for.
+        ValueError: data, sigma, labels or scale are not what `fit` asks for.
     """
     data = check_data("fit", data)
     sigma = check_sigma("fit", sigma, positive=True)
@@ -110,7 +110,7 @@ def restore(
     """Network, frame and report of a file; `build(shape, classes)` makes the network that its header describes.
 
     Raises:
-        KeyError, TypeError, ValueError: Something is missing, or of another kind, shape or range.
+        KeyError, TypeError, ValueError: something is missing, or of another kind, shape or range.
     """
     shape = tuple(header["shape"])
     if not shape or not all(isinstance(size, int) and size > 0 for size in shape):

@@ -20,10 +20,10 @@ def load(path: str | Path) -> Mixture | Flow | TarFlow:
     """The initializer saved at `path`, on the CPU.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is truncated, foreign, of a later version, of an unknown family, or its tensors are
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, foreign, of a later version, of an unknown family, or its tensors are
             missing or disagree in shape.
-        ImportError: A `Flow`, and zuko is missing.
+        ImportError: a `Flow`, and zuko is missing.
     """
     header, tensors = read(path)
     family = header.get("family")

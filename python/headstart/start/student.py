@@ -15,11 +15,11 @@ from headstart.fitting.student import StudentT
 from headstart.io.keyword import gather
 from headstart.ops.check import describe
 from headstart.start.check import check_data, check_points
-from headstart.start.default import size
+from headstart.start.default import choose_size
 from headstart.start.family import Mixture
 from headstart.start.learn import Recipe, learn
 from headstart.start.option import StudentOptions
-from headstart.start.scale_mixture import LEAST_DF, MOST_DF, Shape, evaluate, radius, radius_table, shape_of
+from headstart.start.scale_mixture import MAX_DF, MIN_DF, Shape, evaluate, radius, radius_table, shape_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -37,19 +37,19 @@ class StudentTMixture(Mixture):
     is below 1e-8 up to 40 standard deviations from a mean, and as far as one sample in 1e9 falls.
 
     Args:
-        components: Means and scale matrices of K components in D dimensions; `variance` and `spread` are those of
+        components: means and scale matrices of K components in D dimensions; `variance` and `spread` are those of
             `S_k`, and the covariance is `S_k df_k / (df_k - 2)`.
         weight: `w` `[K]`, at least 0; it is scaled to sum to 1.
-        shape: Shape of one sample, of D values.
+        shape: shape of one sample, of D values.
         class_weight: `p(k | class)` `[C, K]`, or None. A row of zeros is a class without data.
-        report: How it was fitted, or None.
-        df: Degrees of freedom `[K]`, from 0.5 to 2000.
+        report: how it was fitted, or None.
+        df: degrees of freedom `[K]`, from 0.5 to 2000.
 
     Attributes:
-        conditional: Whether it has class weights.
+        conditional: whether it has class weights.
 
     Raises:
-        ValueError: Shapes disagree, weights are negative or not finite, or degrees of freedom are out of range.
+        ValueError: shapes disagree, weights are negative or not finite, or degrees of freedom are out of range.
 
     Reference: "Robust mixture modelling using the t distribution" (Peel, McLachlan, 2000,
     https://doi.org/10.1023/A:1008981510081).
@@ -69,9 +69,9 @@ class StudentTMixture(Mixture):
     ) -> None:
         super().__init__(components, weight, shape, class_weight, report)
         self.df = df.double()
-        sound = (self.df >= LEAST_DF) & (self.df <= MOST_DF)
+        sound = (self.df >= MIN_DF) & (self.df <= MAX_DF)
         if self.df.shape != self.weight.shape or not bool(sound.all()):
-            wanted = f"[{len(self.weight)}] from {LEAST_DF} to {MOST_DF:g}"
+            wanted = f"[{len(self.weight)}] from {MIN_DF} to {MAX_DF:g}"
             raise ValueError(f"StudentTMixture: df must be {wanted}, got {describe(df)}: {df.flatten().tolist()[:8]}")
 
     @classmethod
@@ -91,20 +91,20 @@ class StudentTMixture(Mixture):
         Fit on clean data only: noised data are no t mixture.
 
         Args:
-            data, seed, max_iter, tol, device, progress, labels, by_class: As in `GaussianMixture.fit`.
-            components, covariance: As in `headstart.fit`; the covariance family is that of the scale matrices.
-            df: Range of the degrees of freedom of a component, within 0.5 to 2000 (1 to 1000); equal ends give them.
+            data, seed, max_iter, tol, device, progress, labels, by_class: as in `GaussianMixture.fit`.
+            components, covariance: as in `headstart.fit`; the covariance family is that of the scale matrices.
+            df: range of the degrees of freedom of a component, within 0.5 to 2000 (1 to 1000); equal ends give them.
 
         Raises:
-            ValueError: As `GaussianMixture.fit`, or a range that is none.
-            TypeError: An unknown keyword.
+            ValueError: as `GaussianMixture.fit`, or a range that is none.
+            TypeError: an unknown keyword.
         """
         asked = gather("fit", StudentOptions, options)
         low, high = map(float, asked.df)
-        if not LEAST_DF <= low <= high <= MOST_DF:
-            raise ValueError(f"fit: df must be a range within {LEAST_DF} to {MOST_DF:g}, got {asked.df}")
+        if not MIN_DF <= low <= high <= MAX_DF:
+            raise ValueError(f"fit: df must be a range within {MIN_DF} to {MAX_DF:g}, got {asked.df}")
         labels = asked.labels if asked.by_class else None
-        components, covariance = size(check_data("fit", data), components, covariance, labels)
+        components, covariance = choose_size(check_data("fit", data), components, covariance, labels)
         recipe = Recipe(components, covariance, seed, max_iter, tol, StudentT(low, high))
         return learn(cls, data, recipe, device, asked)
 
@@ -115,7 +115,7 @@ class StudentTMixture(Mixture):
 
     @cached_property
     def table(self) -> Tensor:
-        """What turns a uniform into `1 / sqrt(w)`."""
+        """The table that turns a uniform into `1 / sqrt(w)`."""
         return radius_table(self.df).to(self.components.mean.device)
 
     def draw(self, component: Tensor, sigma: float, seed: int, offset: int) -> Tensor:

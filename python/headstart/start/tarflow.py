@@ -62,30 +62,30 @@ class TarFlow(NoisedFlow):
         or not (on the CPU).
 
         Args:
-            data: Clean images `[N, C, H, W]`, floating.
-            sigma: Noise level, above 0, in units of the data.
-            patch: Side of a patch; it divides H and W.
-            channels: Width of the transformer, up to 64 or a multiple of it.
-            blocks: Autoregressive maps, each over the patches in the order opposite to the one before.
-            layers: Transformer layers in a block.
+            data: clean images `[N, C, H, W]`, floating.
+            sigma: noise level, above 0, in units of the data.
+            patch: side of a patch; it divides H and W.
+            channels: width of the transformer, up to 64 or a multiple of it.
+            blocks: autoregressive maps, each over the patches in the order opposite to the one before.
+            layers: transformer layers in a block.
             noise: `Fixed()`: one noised copy of the data; `Dynamic()`, the default: fresh noise at each epoch.
-            epochs: Most passes over the data (700).
-            batch: Images in a step (128).
-            learning_rate: Of AdamW (0.0003).
-            heldout: Share of the images held out (0.1).
-            patience: Epochs without a better held-out likelihood after which training stops (50); None: never.
-            average: Decay of the running average of the weights a step, such as 0.999; 0, the default: none.
-            seed: Seed of split, weights, order, noise and dropped labels (0).
-            device: Where to train; None: where the data is.
-            progress: Show a progress bar (False).
-            checkpoint: File that the run is kept in and resumed from; None: none. Only a run of the same data and
+            epochs: most passes over the data (700).
+            batch: images in a step (128).
+            learning_rate: of AdamW (0.0003).
+            heldout: share of the images held out (0.1).
+            patience: epochs without a better held-out likelihood after which training stops (50); None: never.
+            average: decay of the running average of the weights a step, such as 0.999; 0, the default: none.
+            seed: seed of split, weights, order, noise and dropped labels (0).
+            device: where to train; None: where the data is.
+            progress: show a progress bar (False).
+            checkpoint: file that the run is kept in and resumed from; None: none. Only a run of the same data and
                 settings goes on from it; `epochs` and `patience` may differ.
-            labels: Classes `[N]` of integers from 0, a tenth of them dropped while training, for `guided`; or None.
-            scale: What data are divided by, above 0; None: their noised standard deviation.
+            labels: classes `[N]` of integers from 0, a tenth of them dropped while training, for `guided`; or None.
+            scale: divisor of the data, above 0; None: their noised standard deviation.
 
         Raises:
-            ValueError: An argument out of its range, the checkpoint of another run, or a likelihood that diverges.
-            TypeError: An unknown keyword.
+            ValueError: an argument out of its range, the checkpoint of another run, or a likelihood that diverges.
+            TypeError: an unknown keyword.
         """
         asked, data = gather("fit", TarFlowOptions, options), check_data("fit", data)
         sizes = (patch, channels, blocks, layers)
@@ -107,7 +107,7 @@ class TarFlow(NoisedFlow):
         The weights are shared. 0.5 to 2 are usual; `sample` then follows no density that `log_prob` could give.
 
         Raises:
-            ValueError: The flow has no classes, or `guidance` is negative or not finite.
+            ValueError: the flow has no classes, or `guidance` is negative or not finite.
         """
         if not self.conditional:
             raise ValueError("guided: this TarFlow was fitted without labels")

@@ -1,12 +1,13 @@
-"""The network of a `TarFlow`: blocks over the patches of an image, in alternating order.
+"""The network of a `TarFlow` and its inverse.
 
-The inverse of a `TarFlow`, patch by patch, with keys and values kept: a step is one patch.
+Blocks go over the patches of an image in alternating order. The inverse takes one patch a step and keeps the keys and
+values of the patches before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,6 @@ from torch.nn import functional
 from headstart import ops
 from headstart.fitting.flow import FlowNetwork
 from headstart.start.tarflow_block import Architecture, TarFlowBlock, check_architecture
-
-if TYPE_CHECKING:
-    from headstart.start.tarflow_block import TarFlowBlock
 
 
 class TarFlowNetwork(FlowNetwork):
@@ -76,7 +74,7 @@ def make_tarflow_network(size: Architecture, seed: int) -> TarFlowNetwork:
     """The network with weights drawn from the seed, torch's own generator left as it was.
 
     Raises:
-        ValueError: Sizes that do not fit each other.
+        ValueError: sizes that do not fit each other.
     """
     check_architecture(size)
     with torch.random.fork_rng(devices=[]):
@@ -91,14 +89,13 @@ class Decoder:
     """`x_t = z_t exp(alpha_t) + mu_t` of one block, one patch a step.
 
     All that a step reads and writes are tensors of fixed size and place (the position too), so that a CUDA graph of one
-    step serves every patch. With guidance `w` a second half of the batch runs with the null label and, as in the
-    paper,
+    step serves every patch. With guidance `w` a second half of the batch runs with the null label and, as in the paper,
     `mu = mu_c + w (mu_c - mu_0)` and `alpha = alpha_c + w (alpha_c - alpha_0)`, both halves fed the guided patches.
 
     Args:
-        block: The block.
-        z: Its latents `[B, T, width]`, in its order.
-        label: Classes `[B]`.
+        block: the block.
+        z: its latents `[B, T, width]`, in its order.
+        label: classes `[B]`.
         guidance: `w`; 0 is none.
     """
 

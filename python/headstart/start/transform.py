@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-MOST_LAYERS, MOST_WIDTH = 1000, 2**20
+MAX_LAYERS, MAX_WIDTH = 1000, 2**20
 
 
 class Transform(Protocol):
@@ -24,11 +24,11 @@ class Coupling:
     """Affine coupling layers, `y_b = x_b exp(s(x_a)) + t(x_a)`, `y_a = x_a`.
 
     Args:
-        layers: Number of layers, each with the halves of the one before exchanged.
-        hidden: Widths of the conditioner's hidden layers (ReLU).
+        layers: number of layers, each with the halves of the one before exchanged.
+        hidden: widths of the conditioner's hidden layers (ReLU).
 
     Raises:
-        ValueError: A number below 1.
+        ValueError: a number below 1.
 
     Reference: "Density estimation using Real NVP" (Dinh, Sohl-Dickstein, Bengio, 2017,
     https://arxiv.org/abs/1605.08803).
@@ -51,11 +51,11 @@ class Spline:
     """Coupling layers whose maps are monotonic rational-quadratic splines on [-5, 5], the identity outside.
 
     Args:
-        layers, hidden: As in `Coupling`.
-        bins: Pieces of a spline.
+        layers, hidden: as in `Coupling`.
+        bins: pieces of a spline.
 
     Raises:
-        ValueError: A number below 1, or fewer than 2 bins.
+        ValueError: a number below 1, or fewer than 2 bins.
 
     Reference: "Neural Spline Flows" (Durkan, Bekasov, Murray, Papamakarios, 2019, https://arxiv.org/abs/1906.04032).
     """
@@ -67,7 +67,7 @@ class Spline:
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
         check_sizes("Spline", self.layers, self.hidden)
-        if not isinstance(self.bins, int) or not 2 <= self.bins <= MOST_WIDTH:
+        if not isinstance(self.bins, int) or not 2 <= self.bins <= MAX_WIDTH:
             raise ValueError(f"Spline: bins must be an integer of at least 2, got {self.bins!r}")
 
     def build(self, dim: int, context: int) -> nn.Module:
@@ -77,9 +77,9 @@ class Spline:
 
 def check_sizes(name: str, layers: object, hidden: tuple[object, ...]) -> None:
     """Sizes of a network that could be built."""
-    if not isinstance(layers, int) or not 1 <= layers <= MOST_LAYERS:
-        raise ValueError(f"{name}: layers must be an integer from 1 to {MOST_LAYERS}, got {layers!r}")
-    if not all(isinstance(width, int) and 1 <= width <= MOST_WIDTH for width in hidden):
+    if not isinstance(layers, int) or not 1 <= layers <= MAX_LAYERS:
+        raise ValueError(f"{name}: layers must be an integer from 1 to {MAX_LAYERS}, got {layers!r}")
+    if not all(isinstance(width, int) and 1 <= width <= MAX_WIDTH for width in hidden):
         raise ValueError(f"{name}: hidden must be integers of at least 1, got {hidden!r}")
 
 
@@ -87,7 +87,7 @@ def import_zuko() -> Any:
     """The zuko package.
 
     Raises:
-        ImportError: It is not installed; the message names the extra.
+        ImportError: it is not installed; the message names the extra.
     """
     try:
         import zuko

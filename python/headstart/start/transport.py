@@ -54,14 +54,14 @@ def transport(
     of the matrix products).
 
     Args:
-        mixture: Whose flow.
-        z: Unit normals `[n, *shape]`.
-        sigma: Noise level to stop at, above 0.
-        sigma_max: Noise level to come from, above `sigma`.
-        labels: Classes `[n]`, or one for all, or None.
+        mixture: whose flow.
+        z: unit normals `[n, *shape]`.
+        sigma: noise level to stop at, above 0.
+        sigma_max: noise level to come from, above `sigma`.
+        labels: classes `[n]`, or one for all, or None.
 
     Raises:
-        ValueError: Shapes or noise levels unlike the above.
+        ValueError: latents of another shape, or noise levels that do not descend above 0.
     """
     sigma = check_sigma("transport", sigma, positive=True)
     if not sigma < sigma_max < math.inf:
