@@ -18,6 +18,7 @@ https://arxiv.org/abs/1905.11946), Lite variant; weights of the package `efficie
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from headstart.metrics.check import as_images, require_count
 
 CELLS = 4
 DIRECTIONS = 8
+STILL = 0.1  # share of features that hardly vary from which on a fit warns
 FLOOR = 0.1  # least scale of a feature, as a share of all features' root mean square deviation
 
 
@@ -87,7 +89,15 @@ class GradientFeatures:
             raise ValueError(
                 "GradientFeatures.fit: images must differ in edges or texture, got images that are all alike"
             )
-        scale = (deviation + 1e-3).clamp_min(FLOOR * float(overall))
+        scale, least = deviation + 1e-3, FLOOR * float(overall)
+        still = int((scale < least).sum())
+        if still > STILL * len(scale):
+            warnings.warn(
+                f"GradientFeatures.fit: {still} of {len(scale)} features hardly vary over the images; faint noise in "
+                "samples weighs much on such features: read distances beside those on other features",
+                stacklevel=2,
+            )
+        scale = scale.clamp_min(least)
         _, value, axes = torch.linalg.svd(((rows - mean) / scale).double(), full_matrices=False)
         first = value[0] / math.sqrt(len(rows))
         return cls(mean, scale, (axes[:rank].T / first).float())

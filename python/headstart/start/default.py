@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headstart.fitting.covariance import Covariance, Full, LowRank
 from headstart.io.keyword import gather
+from headstart.ops.check import is_integer
 from headstart.start.check import check_data, check_labels
 from headstart.start.mixture import GaussianMixture
 from headstart.start.option import MixtureOptions
@@ -38,6 +39,7 @@ def size(
     covariances up to 32 dimensions, else an axis for every 4 points of a component, at most 64. With `labels` `[N]` the
     mixture is one class's, and the points are those of the smallest; it has at most 16 components, all at most 512."""
     n, most = len(data), MOST_COMPONENTS
+    components = int(components) if is_integer(components) else components  # type: ignore[arg-type]
     if labels is not None:
         classes, n = classes_of(labels, n)
         most = max(1, min(MOST_BY_CLASS, MOST_IN_ALL // classes))
