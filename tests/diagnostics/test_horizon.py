@@ -73,10 +73,152 @@ def test_equal_laws_are_at_zero_and_a_bad_network_is_named() -> None:
         return p.denoise(x, sigma) + (0.5 if sigma > 3 else 0.0)
 
     bad = hs.initialization_kl(p.at(SIGMA_T), noisy, heldout)
-    assert bad.kl < 0
+    assert bad.kl == 0  # equal laws: what the network loses above 3 is not the start's
     assert bad.warning is not None
     low = float(bad.warning.split("sigma ")[1].split()[0])
     assert 3 < low < 3.7
+    assert bad.crossing is not None
+    assert 2.5 < bad.crossing < 3
+
+
+@pytest.mark.parametrize("name", ["one mean off", "other spreads"])
+def test_a_network_that_is_worse_at_high_noise_hides_nothing(name: str) -> None:
+    """The part below the crossing is what the exact denoiser finds there, however bad the network is above."""
+    p, q = PAIRS[name]
+    heldout = p.at(0).sample(4000, seed=5)
+
+    def network(x: Tensor, sigma: Tensor) -> Tensor:
+        return p.denoise(x, sigma) + (3.0 if sigma > 6 else 0.0)
+
+    exact = hs.horizon(q, p.denoise, heldout, 0.3, 10.0, threshold=0.02, levels=40, batch=4000)
+    found = hs.horizon(q, network, heldout, 0.3, 10.0, threshold=0.02, levels=40, batch=4000)
+    assert exact.crossing is None
+    assert found.crossing is not None
+    assert 3 < found.crossing < 6
+    assert found.initialization.crossing == found.crossing
+    assert f"crossing at sigma {found.crossing:.3g}" in str(found.warning)
+    below = found.levels < found.crossing
+    beyond = float(exact.kl[int(below.sum())])
+    torch.testing.assert_close(found.kl[below], exact.kl[below] - beyond, rtol=1e-6, atol=1e-9)
+    assert bool((found.kl[~below] == 0).all())
+    assert found.sigma <= found.crossing
+    assert found.sigma > 0.3
+
+
+def test_a_network_that_is_worse_everywhere_is_named() -> None:
+    p = law("diagonal", 2)
+    found = hs.horizon(p, lambda x, sigma: p.denoise(x, sigma) + 0.5, p.at(0).sample(1000), 0.3, 10.0, levels=20)
+    assert found.sigma == pytest.approx(0.3)
+    assert found.crossing == pytest.approx(0.3)
+    assert "the start alone may do" in str(found.warning)
+
+
+@pytest.mark.parametrize("owner", ["itself", "schedule"])
+def test_the_sweep_ends_where_the_network_does(owner: str) -> None:
+    class Network:
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+            if owner == "itself":
+                self.sigma_max = 7.0
+            else:
+                self.schedule = type("Schedule", (), {"sigma_max": 7.0})()
+
+        def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+            self.seen.append(float(sigma))
+            return p.denoise(x, sigma)
+
+    p = law("diagonal", 2)
+    x, network = p.at(0).sample(150), Network()
+    hs.horizon(p, network, x, 0.5, 3.0, levels=10)
+    assert max(network.seen) == pytest.approx(7.0)
+    hs.initialization_kl(p.at(1.0), network, x, levels=5, far=20.0)  # what is asked for is done
+    assert max(network.seen) == pytest.approx(20.0)
+    with pytest.raises(ValueError, match=r"sigma_max is 7; look at lower ones, or give far="):
+        hs.horizon(p, network, x, 0.5, 4.0)
+
+
+def test_numbers_are_checked_before_the_network_is_called() -> None:
+    p, calls = law("diagonal", 2), []
+
+    def network(x: Tensor, sigma: Tensor) -> Tensor:
+        calls.append(1)
+        return p.denoise(x, sigma)
+
+    x = p.at(0).sample(120)
+    for wrong, message in (
+        ({"heldout": x[:99]}, r"horizon: heldout must be \[N >= 100, \*\[2\]\], got \[99, 2\]"),
+        ({"low": 1e-320}, "horizon: low must be from 1e-100"),
+        ({"heldout": x * math.nan}, "horizon: data must be finite"),
+        ({"levels": 2}, "horizon: levels must be an integer of at least 3"),
+        ({"threshold": math.nan}, "threshold above 0"),
+        ({"law": hs.GaussianMixture}, "horizon: law must be fitted on clean data"),
+        ({"batch": 0}, "horizon: batch must be"),
+        ({"seed": -1}, "horizon: seed must be"),
+        ({"cond": 3}, "horizon: cond must be a dict"),
+    ):
+        given = {"law": p, "denoiser": network, "heldout": x, "low": 0.5, "high": 2.0, **wrong}
+        with pytest.raises((ValueError, TypeError), match=message):
+            hs.horizon(**given)  # type: ignore[arg-type]
+    assert not calls
+
+
+def test_progress_is_shown_where_asked_for(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextlib import contextmanager
+
+    steps: list[str] = []
+
+    @contextmanager
+    def track(title: str, total: int, show: bool):
+        yield lambda description="": steps.append(f"{title} {total} {show}")
+
+    monkeypatch.setattr("headstart.diagnostics.denoising.track", track)
+    p = law("diagonal", 2)
+    hs.horizon(p, p.denoise, p.at(0).sample(150), 0.5, 2.0, levels=6, batch=100, progress=True)
+    assert steps == ["horizon 12 True"] * 12
+
+
+def test_held_out_points_may_be_arrays() -> None:
+    p, q = PAIRS["one mean off"]
+    x = p.at(0).sample(200, seed=5)
+    for call in (
+        lambda points: hs.initialization_kl(q.at(1.0), p.denoise, points, levels=5).kl,
+        lambda points: hs.horizon(q, p.denoise, points, 0.5, 2.0, levels=8).sigma,
+        lambda points: hs.tail_check(q.at(1.0), points).p_value,
+    ):
+        assert call(x.numpy()) == call(x)
+        assert call(x.flip(0).numpy()[::-1]) == call(x)  # negative strides
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("where", [slice(0, 1), slice(None)])
+def test_tail_check_refuses_what_is_not_finite(bad: float, where: slice) -> None:
+    p = law("diagonal", 2)
+    x = p.at(0).sample(200)
+    x[where, 0] = bad
+    with pytest.raises(ValueError, match="tail_check: data must be finite"):
+        hs.tail_check(p.at(1.0), x)
+
+    class Start:
+        shape, sigma = (2,), 1.0
+
+        def sample(self, n: int, seed: int = 0, offset: int = 0) -> Tensor:
+            return torch.full((n, 2), bad)
+
+    with pytest.raises(ValueError, match="tail_check: start must give samples that are finite"):
+        hs.tail_check(Start(), p.at(0).sample(200))
+
+
+def test_a_tail_check_that_could_not_fail_is_refused() -> None:
+    p = law("diagonal", 2)
+    x = p.at(0).sample(200)
+    for n in (0, -1, -(2**70), 2.5, True, "9"):
+        with pytest.raises(ValueError, match="tail_check: n must be an integer of at least 1"):
+            hs.tail_check(p.at(1.0), x, n)
+    for n in (1, 100):
+        with pytest.raises(ValueError, match="n must be so large that the check could fail"):
+            hs.tail_check(p.at(1.0), x, n)
+    for n in (1000, 2000):  # accepted, and able to fail
+        assert hs.tail_check(p.at(1.0), 50 * x, n).p_value < 0.01
 
 
 def test_labels_reach_both_denoisers() -> None:
@@ -164,7 +306,7 @@ def test_dip_horizon_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (lambda p, x: hs.initialization_kl(p.at(0), p.denoise, x), "sigma must be"),
         (lambda p, x: hs.initialization_kl(p.at(1), p.denoise, x[:, :1]), "heldout must be"),
-        (lambda p, x: hs.initialization_kl(p.at(1), p.denoise, x, far=1.5), "far at least 2"),
+        (lambda p, x: hs.initialization_kl(p.at(1), p.denoise, x, far=1.5), "far must be at least 2"),
         (lambda p, x: hs.initialization_kl(hs.Empirical(x).at(1), p.denoise, x), "EmpiricalStart"),
         (lambda p, x: hs.initialization_kl(p.at(1), lambda x, sigma: x / 0, x), "finite"),
         (lambda p, x: hs.horizon(p, p.denoise, x, 2, 1), "low < high"),

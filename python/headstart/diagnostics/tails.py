@@ -18,12 +18,16 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.metrics.check import require_count, require_seed
 from headstart.metrics.wasserstein import directions
+from headstart.start.check import check_data
 from headstart.start.protocol import Start
 
 SHARES = (1e-2, 1e-3, 1e-4)  # of the pooled points
 RANDOM, AXES = 32, 16
 CHUNK = 4096
+LEVEL = 0.01  # of the whole check
+MIN_POINTS = 100
 
 
 @dataclass(frozen=True)
@@ -53,20 +57,25 @@ def tail_check(start: Start, heldout: Tensor, n: int | None = None, seed: int = 
 
     Args:
         start: such as `GaussianMixture.at(sigma)`.
-        heldout: clean points `[N, *shape]` outside the fit; they are noised here.
-        n: samples of the start; None: 10 for each held-out point.
+        heldout: clean points `[N, *shape]` outside the fit, a tensor or an array; they are noised here.
+        n: samples of the start; None: 10 for each held-out point. So many that the check could fail.
         seed: of samples, noise and directions.
 
     Raises:
-        ValueError: held-out points of another shape, or fewer than 100 of them.
+        TypeError: no start.
+        ValueError: held-out points of another shape, not finite, or fewer than 100 of them; so few samples that no
+            outcome would fail; samples of the start that are not finite.
     """
-    if tuple(heldout.shape[1:]) != tuple(start.shape) or len(heldout) < 100:
-        raise ValueError(f"tail_check: heldout must be [N >= 100, *{list(start.shape)}], got {list(heldout.shape)}")
-    n = 10 * len(heldout) if n is None else n
+    seed, heldout = require_seed("tail_check", seed), check_heldout("tail_check", start, heldout, MIN_POINTS)
+    ours = len(heldout)
+    n = 10 * ours if n is None else require_count("tail_check", "n", n, 1)
+    shares = [share for share in SHARES if share * ours >= 1] or [1 / ours]
+    require_power(ours, n, shares, 2 * (RANDOM + min(AXES, heldout[0].numel())) + 1)
     v, mean = make_frame(start, heldout, n, seed)
     rows = [torch.cat([x @ v.T, (x - mean).norm(dim=1, keepdim=True)], 1) for x in draw_pooled(start, heldout, n, seed)]
-    values, ours = torch.cat(rows), len(heldout)
-    shares = [share for share in SHARES if share * ours >= 1] or [1 / ours]
+    values = torch.cat(rows)
+    if not values.isfinite().all():
+        raise ValueError("tail_check: start must give samples that are finite, got NaN or infinity")
     ends = [(share, sign) for share in shares for sign in (1, -1)]
     found = [find_extreme(values if sign > 0 else -values[:, :-1], ours, share, sign) for share, sign in ends]
     worst, tests = min(found), len(shares) * (2 * len(v) + 1)
@@ -77,7 +86,43 @@ def tail_check(start: Start, heldout: Tensor, n: int | None = None, seed: int = 
         f"in distance to the mean: {tests} hypergeometric tests, Bonferroni"
     )
     direction = None if worst.column == len(v) else worst.sign * v[worst.column]
-    return TailCheck(p_value >= 0.01, p_value, worst.observed, worst.expected, worst.share, direction, tested)
+    return TailCheck(p_value >= LEVEL, p_value, worst.observed, worst.expected, worst.share, direction, tested)
+
+
+def check_heldout(op: str, start: object, heldout: Tensor, least: int) -> Tensor:
+    """Held-out points of a start `[N, *shape]`, at least `least` of them, as a finite tensor."""
+    shape = getattr(start, "shape", None)
+    if isinstance(start, type) or not hasattr(start, "sigma") or not isinstance(shape, tuple):
+        raise TypeError(f"{op}: start must be a law at a noise level, law.at(sigma), got {described(start)}")
+    points = check_data(op, heldout)
+    if tuple(points.shape[1:]) != shape or len(points) < least:
+        raise ValueError(f"{op}: heldout must be [N >= {least}, *{list(shape)}], got {list(points.shape)}")
+    return points
+
+
+def described(value: object) -> str:
+    """What was given in place of an object: a class by its name, anything else by its type's."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def require_power(ours: int, n: int, shares: list[float], ends: int) -> None:
+    """Refuses numbers of points for which no outcome of the tests would be significant.
+
+    Raises:
+        ValueError: Such numbers.
+    """
+    total, tests = ours + n, len(shares) * ends
+    least = min(float(possible(total, ours, round(share * total)).min()) for share in shares)
+    if least * tests >= LEVEL:
+        raise ValueError(
+            f"tail_check: n must be so large that the check could fail, got {n} samples beside {ours} held-out points; "
+            f"{10 * ours} will do"
+        )
+
+
+def possible(total: int, ours: int, k: int) -> Tensor:
+    """The p-values of the counts that can occur."""
+    return find_p_values(total, ours, k)[max(0, k - (total - ours)) : min(k, ours) + 1]
 
 
 class Extreme(NamedTuple):
@@ -112,8 +157,8 @@ def make_frame(start: Start, heldout: Tensor, n: int, seed: int) -> tuple[Tensor
     """Directions `[V, D]` and mean `[D]`: random ones, and the leading axes by one step of subspace iteration."""
     dim = heldout[0].numel()
     random = directions(RANDOM, dim, seed)
-    probe = directions(min(AXES, dim), dim, seed + 1)
-    total, mean, moved = 0, torch.zeros(dim).double(), torch.zeros(len(probe), dim).double()
+    probe = directions(min(AXES, dim), dim, (seed + 1) % 2**64)
+    total, mean, moved = 0, torch.zeros(dim, dtype=torch.float64, device="cpu"), probe.new_zeros(len(probe), dim)
     for x in draw_pooled(start, heldout, n, seed):
         total, mean, moved = total + len(x), mean + x.sum(0), moved + (probe @ x.T) @ x
     mean = mean / total
@@ -123,8 +168,12 @@ def make_frame(start: Start, heldout: Tensor, n: int, seed: int) -> tuple[Tensor
 
 def find_p_values(total: int, ours: int, k: int) -> Tensor:
     """Two-sided p-values `[k + 1]` of every count of a Hypergeometric(total, ours, k)."""
-    count = torch.arange(k + 1, dtype=torch.float64)
-    log = log_choose(ours, count) + log_choose(total - ours, k - count) - log_choose(total, torch.tensor(float(k)))
+    count = torch.arange(k + 1, dtype=torch.float64, device="cpu")
+    log = (
+        log_choose(ours, count)
+        + log_choose(total - ours, k - count)
+        - log_choose(total, torch.tensor(float(k), device="cpu"))
+    )
     mass = log.exp()
     below, above = mass.cumsum(0), mass.flip(0).cumsum(0).flip(0)
     return (2 * torch.minimum(below, above)).clamp_max(1)
@@ -133,5 +182,5 @@ def find_p_values(total: int, ours: int, k: int) -> Tensor:
 def log_choose(n: int, k: Tensor) -> Tensor:
     """`ln (n over k)`, `-inf` where k is above n."""
     k = k.double()
-    inside = torch.lgamma(torch.tensor(n + 1.0).double()) - torch.lgamma(k + 1) - torch.lgamma((n - k).clamp_min(0) + 1)
+    inside = math.lgamma(n + 1.0) - torch.lgamma(k + 1) - torch.lgamma((n - k).clamp_min(0) + 1)
     return torch.where(k <= n, inside, -math.inf)

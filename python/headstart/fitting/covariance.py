@@ -12,6 +12,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from headstart.ops.array import eigh
+from headstart.ops.check import is_integer
+
 CHUNK_BYTES, CHUNK_ROWS = 2**26, 2**16  # the second bounds the length of a float32 sum
 
 
@@ -129,7 +132,7 @@ class Full:
     """`S = sum_i r_i (x_i - mu)(x_i - mu)^T / sum_i r_i`, kept as eigenvectors and eigenvalues; for small D."""
 
     def estimate(self, cluster: Cluster, previous: Tensor | None, least: float) -> Factor:
-        eigenvalue, vector = torch.linalg.eigh(cluster.covariance())
+        eigenvalue, vector = eigh(cluster.covariance())
         eigenvalue = eigenvalue.clamp_min(least)
         return Factor(eigenvalue[:1], vector.mT.contiguous(), eigenvalue - eigenvalue[0])
 
@@ -157,8 +160,9 @@ class LowRank:
     rank: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rank, int) or self.rank < 0:
+        if not is_integer(self.rank) or self.rank < 0:
             raise ValueError(f"LowRank: rank must be an integer of at least 0, got {self.rank!r}")
+        object.__setattr__(self, "rank", int(self.rank))  # numpy's would show in reports
 
     def estimate(self, cluster: Cluster, previous: Tensor | None, least: float) -> Factor:
         dim, rank = cluster.dim, min(self.rank, cluster.dim - 1)
@@ -168,7 +172,7 @@ class LowRank:
         sweeps, axes = (1, previous) if previous is not None else (4, first_axes(rank, dim, cluster.device))
         for _ in range(sweeps):
             axes = torch.linalg.qr(cluster.apply(axes).mT).Q.mT
-        eigenvalue, rotation = torch.linalg.eigh(cluster.project(axes))
+        eigenvalue, rotation = eigh(cluster.project(axes))
         eigenvalue, axes = eigenvalue.flip(0).clamp_min(0), rotation.flip(1).mT @ axes
         kept = min(rank, int(cluster.mass) // 2)  # more axes than that would swallow the floor
         floor = ((total - eigenvalue[:kept].sum()) / (dim - kept)).clamp_min(least)
@@ -179,7 +183,7 @@ class LowRank:
 
 def first_axes(rank: int, dim: int, device: torch.device) -> Tensor:
     """Random orthonormal rows `[rank, dim]`, the same at every call: where subspace iteration begins."""
-    gaussian = torch.randn(dim, rank, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gaussian = torch.randn(dim, rank, dtype=torch.float64, generator=torch.Generator().manual_seed(0), device="cpu")
     return torch.linalg.qr(gaussian).Q.mT.to(device)
 
 

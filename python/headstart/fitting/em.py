@@ -49,7 +49,9 @@ def first_guess(
     if spread:
         assignment = lloyd(points, seed_centres(points, count, generator))
     else:
-        assignment = lloyd(points, points[torch.randperm(len(points), generator=generator)[:count]], iterations=0)
+        assignment = lloyd(
+            points, points[torch.randperm(len(points), generator=generator, device="cpu")[:count]], iterations=0
+        )
     hard = torch.nn.functional.one_hot(assignment).to(points.dtype)
     return problem.law.begin(maximize(problem, rows, hard, None))
 
@@ -127,7 +129,7 @@ class Recipe:
             ValueError: a number out of range, or a covariance of no family.
         """
         components = self.components
-        if components != "auto" and not isinstance(components, int):
+        if not (isinstance(components, str) and components == "auto") and not ops.check.is_integer(components):
             raise ValueError(f'fit: components must be an integer or "auto", got {components!r}')
         if components == "auto" and n < MIN_POINTS:
             raise ValueError(f'fit: data must have at least {MIN_POINTS} points for "auto" components, got {n}')
@@ -136,8 +138,10 @@ class Recipe:
         check_covariance(self.covariance)
         if not ops.check.is_integer(self.seed) or not 0 <= self.seed < 2**64:
             raise ValueError(f"fit: seed must be an integer in [0, 2^64), got {self.seed!r}")
-        if self.max_iter < 1 or not self.tol >= 0:
-            raise ValueError(f"fit: max_iter must be at least 1 and tol at least 0, got {self.max_iter} and {self.tol}")
+        if not ops.check.is_integer(self.max_iter) or self.max_iter < 1:
+            raise ValueError(f"fit: max_iter must be an integer of at least 1, got {self.max_iter!r}")
+        if not isinstance(self.tol, int | float) or not 0 <= self.tol < math.inf:
+            raise ValueError(f"fit: tol must be at least 0 and finite, got {self.tol!r}")
 
 
 def fit_mixture(
@@ -162,11 +166,11 @@ def fit_mixture(
     Reference: "Maximum Likelihood from Incomplete Data via the EM Algorithm" (Dempster, Laird, Rubin, 1977,
     https://doi.org/10.1111/j.2517-6161.1977.tb01600.x).
     """
-    assert isinstance(recipe.components, int)  # "auto" was settled by trial
-    components, seed, law = recipe.components, int(recipe.seed), recipe.law
+    assert not isinstance(recipe.components, str)  # "auto" was settled by trial
+    components, seed, law = int(recipe.components), int(recipe.seed), recipe.law
     began = time.perf_counter()
     generator = torch.Generator().manual_seed(fold(seed))
-    order = torch.randperm(len(data), generator=generator).to(data.device)
+    order = torch.randperm(len(data), generator=generator, device="cpu").to(data.device)
     held = len(data) // HELDOUT_SHARE if len(data) >= HELDOUT_FROM else 0
     heldout, rows = order[:held], order[held:]
     problem = Problem(data, recipe.covariance, law, least_variance(data), recipe.tol)

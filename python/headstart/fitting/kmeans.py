@@ -17,7 +17,7 @@ def seed_centres(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     Reference: "k-means++: The Advantages of Careful Seeding" (Arthur, Vassilvitskii, 2007,
     https://dl.acm.org/doi/10.5555/1283383.1283494).
     """
-    chosen = [int(torch.randint(len(x), (1,), generator=generator))]
+    chosen = [int(torch.randint(len(x), (1,), generator=generator, device="cpu"))]
     nearest = squared_distance_to(x, x[chosen[0]])
     while len(chosen) < count and float(nearest.max()) > 0:
         share = (nearest / nearest.sum()).cpu()

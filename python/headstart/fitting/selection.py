@@ -46,9 +46,9 @@ class Trials:
     """
 
     def __init__(self, score: Score, data: Tensor, recipe: Recipe) -> None:
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(fold(int(recipe.seed)))).to(
-            data.device
-        )
+        order = torch.randperm(
+            len(data), generator=torch.Generator().manual_seed(fold(int(recipe.seed))), device="cpu"
+        ).to(data.device)
         held = min(HELDOUT, len(data) // 5)
         self.likelihood = score
         self.points = data[order[held : held + POINTS]]

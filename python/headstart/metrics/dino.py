@@ -31,6 +31,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headstart.metrics.check import as_images
+
 PATCH, HEAD = 14, 64
 OFFSET = 0.1  # added to the wanted side when positions of networks without registers are resized, as published
 
@@ -200,6 +202,7 @@ class Dinov2Features:
         self.device = device
 
     def __call__(self, images: Tensor) -> Tensor:
+        images = as_images("Dinov2Features", images)
         levels = (images.to(self.device).float().clamp(-1, 1) * 127.5 + 127.5).round().expand(-1, 3, -1, -1)
         pixels = functional.interpolate(levels / 255, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True)
         mean, std = (pixels.new_tensor(values)[:, None, None] for values in (MEAN, STD))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from headstart.metrics.check import as_samples, require_count, require_same_range, require_seed
 from headstart.metrics.frechet import KernelDistance, Statistics, frechet_distance, kernel_distance, statistics
 from headstart.metrics.neighbour import LEVEL, memorization
 from headstart.metrics.wasserstein import max_sliced_wasserstein, sliced_wasserstein, tail_ratios
@@ -62,7 +63,8 @@ class Evaluator:
     else from `train`.
 
     Args:
-        data: real samples `[M, *shape]`.
+        data: real samples `[M, *shape]`: floats, or bytes (uint8), which become `x / 127.5 - 1`; tensors or numpy
+            arrays. Images whose units differ from the samples' are refused, see `require_same_range`.
         n: samples of each side, taken at random.
         features: maps `[B, *shape]` to `[B, F]`, by name; None as a map: the flattened samples.
         train: what the samples' law was learned from, `[T, *shape]`, apart from `data`.
@@ -71,18 +73,23 @@ class Evaluator:
         real: features `[M, F]` of other real samples, by the name of a map: the reference and floors of that map.
 
     Raises:
-        ValueError: a training set of another shape, or n out of range.
+        TypeError: samples that are no arrays of floats or bytes.
+        ValueError: a training set of another shape or in other units, or n out of range.
     """
 
     def __init__(
         self, data: Tensor, n: int, features: Mapping[str, Features | None] | None = None, train: Tensor | None = None,
         seed: int = 0, batch: int = 64, real: Mapping[str, Tensor] | None = None,
     ) -> None:  # fmt: skip
+        data = as_samples("evaluate", "data", data)
+        train = None if train is None else as_samples("evaluate", "train", train)
+        seed, batch = require_seed("evaluate", seed), require_count("evaluate", "batch", batch, 1)
         if train is not None and train.shape[1:] != data.shape[1:]:
             wanted, got = list(data.shape[1:]), list(train.shape[1:])
             raise ValueError(f"evaluate: train must be of shape {wanted} each, like the data, got {got}")
-        if not 2 <= n <= len(data):
-            raise ValueError(f"evaluate: n must be from 2 to {len(data)}, got {n}")
+        n = require_count("evaluate", "n", n, 2, len(data))
+        if train is not None:
+            require_same_range("evaluate", train, data)
         self.n, self.seed, self.batch, self.train = n, seed, batch, train
         self.reference, *self.real = islice(groups(data, n, seed), 1 + FLOORS)
         self.trained = not self.real and train is not None  # then the floor's groups are part of the training set
@@ -111,13 +118,16 @@ class Evaluator:
         """All figures of samples `[N, *shape]`, at least `n`.
 
         Raises:
-            ValueError: samples of another shape, not finite, or fewer than `n`.
+            TypeError: samples that are no array of floats or bytes.
+            ValueError: samples of another shape, in other units, not finite, or fewer than `n`.
         """
+        samples = as_samples("evaluate", "samples", samples)
         if samples.shape[1:] != self.reference.shape[1:]:
             wanted, got = list(self.reference.shape[1:]), list(samples.shape[1:])
             raise ValueError(f"evaluate: samples must be of shape {wanted} each, like the data, got {got}")
         if len(samples) < self.n:
             raise ValueError(f"evaluate: n must be at most the number of samples {len(samples)}, got {self.n}")
+        require_same_range("evaluate", samples, self.reference)
         x = next(groups(samples, self.n, self.seed))
         figures = [figure for name, known in self.maps.items() for figure in self._features(name, known, x)]
         figures += self._sliced(x)
@@ -162,13 +172,15 @@ def evaluate(
     """Distances between samples and data, and the same distances between real samples; see `Evaluator`.
 
     Args:
-        samples: `[N, *shape]`.
+        samples: `[N, *shape]`, in the units of the data.
         data, features, train, seed, batch: as in `Evaluator`.
         n: samples taken of each side; None: all, which must be equally many.
 
     Raises:
-        ValueError: other shapes, N and M unequal without `n`, fewer than `n`, or as the single distances.
+        TypeError: samples that are no arrays of floats or bytes.
+        ValueError: other shapes or units, N and M unequal without `n`, fewer than `n`, or as the single distances.
     """
+    samples, data = as_samples("evaluate", "samples", samples), as_samples("evaluate", "data", data)
     if n is None and len(samples) != len(data):
         few = min(len(samples), len(data))
         got = f"{len(samples)} and {len(data)}"
@@ -176,7 +188,7 @@ def evaluate(
     if samples.shape[1:] != data.shape[1:]:  # before any work on the data
         wanted, got = list(data.shape[1:]), str(list(samples.shape[1:]))
         raise ValueError(f"evaluate: samples must be of shape {wanted} each, like the data, got {got}")
-    count = len(samples) if n is None else n
+    count = len(samples) if n is None else require_count("evaluate", "n", n, 2)
     if count > len(samples):
         raise ValueError(f"evaluate: n must be at most the number of samples {len(samples)}, got {count}")
     return Evaluator(data, count, features, train, seed, batch)(samples)
@@ -184,7 +196,7 @@ def evaluate(
 
 def groups(x: Tensor, n: int, seed: int) -> Iterator[Tensor]:
     """Disjoint random groups of `n` rows."""
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed), device="cpu")
     return (x[chosen.to(x.device)] for chosen in order.split(n) if len(chosen) == n)
 
 

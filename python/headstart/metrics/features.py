@@ -18,6 +18,7 @@ https://arxiv.org/abs/1905.11946), Lite variant; weights of the package `efficie
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from headstart.metrics.check import as_images, require_count
+
 CELLS = 4
 DIRECTIONS = 8
+STILL = 0.1  # share of features that hardly vary from which on a fit warns
+FLOOR = 0.1  # least scale of a feature, as a share of all features' root mean square deviation
 
 
 def describe(images: Tensor) -> Tensor:
@@ -35,12 +40,16 @@ def describe(images: Tensor) -> Tensor:
     padded = functional.pad(grey, (1, 1, 1, 1), mode="replicate")
     dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
-    direction = torch.arange(DIRECTIONS, device=grey.device).view(1, -1, 1, 1) * (2 * math.pi / DIRECTIONS)
+    direction = torch.arange(DIRECTIONS, dtype=torch.float32, device=grey.device).view(1, -1, 1, 1) * (
+        2 * math.pi / DIRECTIONS
+    )
     length = (dx.square() + dy.square()).sqrt()
     edges = torch.cos(torch.atan2(dy, dx) - direction).clamp_min(0).pow(4) * length
     cross = [[0.0, -1.0, 0.0], [-1.0, 4.0, -1.0], [0.0, -1.0, 0.0]]
     checker = [[0.5, -1.0, 0.5], [-1.0, 2.0, -1.0], [0.5, -1.0, 0.5]]
-    texture = functional.conv2d(padded, torch.tensor([[cross], [checker]], device=grey.device)).abs()
+    texture = functional.conv2d(
+        padded, torch.tensor([[cross], [checker]], dtype=torch.float32, device=grey.device)
+    ).abs()
     return functional.adaptive_avg_pool2d(torch.cat([edges, texture], dim=1), CELLS).flatten(1).sqrt()
 
 
@@ -56,19 +65,47 @@ class GradientFeatures:
     def fit(cls, images: Tensor, rank: int = 32) -> GradientFeatures:
         """Scales and principal components from training images `[N, C, H, W]`, N > rank.
 
+        Features that hardly vary, such as those of a border that is always black, are scaled as if they varied by a
+        tenth of what features do on the whole: else noise that nobody sees there would outweigh everything.
+
+        Args:
+            images: In [-1, 1], or bytes (uint8); a tensor or a numpy array.
+            rank: Components kept, from 1 to 160.
+
         Raises:
-            ValueError: images of another rank than 4, or not more than `rank` of them.
+            TypeError: images that are no array of floats or bytes.
+            ValueError: images of another rank than 4, not finite, in [0, 255], all alike, or not more than `rank`.
         """
-        if images.ndim != 4 or len(images) <= rank:
+        rank = require_count("GradientFeatures.fit", "rank", rank, 1, CELLS**2 * (DIRECTIONS + 2))
+        images = as_images("GradientFeatures.fit", images)
+        if len(images) <= rank:
             raise ValueError(f"GradientFeatures.fit: images must be [N > {rank}, C, H, W], got {list(images.shape)}")
+        if not images.isfinite().all():
+            raise ValueError("GradientFeatures.fit: images must be finite, got NaN or infinity")
         rows = describe(images)
-        mean, scale = rows.mean(0), rows.std(0) + 1e-3
+        mean, deviation = rows.mean(0), rows.std(0)
+        overall = deviation.square().mean().sqrt()
+        if not float(overall) > 0:
+            raise ValueError(
+                "GradientFeatures.fit: images must differ in edges or texture, got images that are all alike"
+            )
+        scale, least = deviation + 1e-3, FLOOR * float(overall)
+        still = int((scale < least).sum())
+        if still > STILL * len(scale):
+            warnings.warn(
+                f"GradientFeatures.fit: {still} of {len(scale)} features hardly vary over the images; faint noise in "
+                "samples weighs much on such features: read distances beside those on other features",
+                stacklevel=2,
+            )
+        scale = scale.clamp_min(least)
         _, value, axes = torch.linalg.svd(((rows - mean) / scale).double(), full_matrices=False)
         first = value[0] / math.sqrt(len(rows))
         return cls(mean, scale, (axes[:rank].T / first).float())
 
     def __call__(self, images: Tensor) -> Tensor:
-        return (describe(images) - self.mean) / self.scale @ self.axes
+        images = as_images("GradientFeatures", images)
+        mean, scale, axes = (part.to(images.device) for part in (self.mean, self.scale, self.axes))
+        return (describe(images) - mean) / scale @ axes
 
 
 CACHED = 16  # images whose feature maps stay in a core's cache: three times as fast as 250 on a CPU
@@ -102,12 +139,13 @@ class Lite0Features:
         self.device = device
 
     def __call__(self, images: Tensor) -> Tensor:
+        images = as_images("Lite0Features", images)
         parts = images.split(CACHED) if torch.device(self.device).type == "cpu" else [images]
         return torch.cat([self.embed(part) for part in parts])
 
     def embed(self, images: Tensor) -> Tensor:
         """Features of all `images` at once."""
-        levels = (images.to(self.device).clamp(-1, 1) * 127.5 + 127.5).round()
+        levels = (images.to(self.device).float().clamp(-1, 1) * 127.5 + 127.5).round()
         pixels = (levels.expand(-1, 3, -1, -1) - 127) / 128
         pixels = functional.interpolate(pixels, size=(self.size, self.size), mode="bilinear", align_corners=False)
         with torch.no_grad():

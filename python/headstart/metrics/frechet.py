@@ -17,10 +17,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from headstart.metrics.check import as_samples, require_count, require_seed
+from headstart.ops.array import eigh, tensor_of
+from headstart.ops.check import describe
+
+ROUNDING = 1e-6  # of a covariance's largest value: what rounding may leave of asymmetry and of eigenvalues below 0
 
 
 class Statistics(NamedTuple):
@@ -47,8 +53,12 @@ class Moments:
         """Takes in `rows` `[B, F]`.
 
         Raises:
+            TypeError: not a floating tensor or array.
             ValueError: rows of another rank or number of features, or not finite.
         """
+        rows = tensor_of(rows)
+        if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.layout is not torch.strided:
+            raise TypeError(f"statistics: features must be floating [B, F], got {describe(rows)}")
         if rows.ndim != 2 or (self.n and rows.shape[1] != len(self.mean)):
             raise ValueError(f"statistics: features must be [B, {len(self.mean) or 'F'}], got {list(rows.shape)}")
         if not rows.isfinite().all():
@@ -84,36 +94,76 @@ def statistics(
     """Feature statistics of `images`, streamed: neither all images nor all features need be in memory.
 
     Args:
-        images: `[N, *shape]`, N >= 2, or batches `[B, *shape]` from anywhere.
+        images: `[N, *shape]`, N >= 2, or batches `[B, *shape]` from anywhere; tensors or numpy arrays of floats, or of
+            bytes (uint8), which become `x / 127.5 - 1`.
         features: maps `[B, *shape]` to `[B, F]`; None: the flattened images themselves.
         batch: images per call of `features`, where `images` is a tensor.
 
     Raises:
+        TypeError: images that are no array of floats or bytes, nor an iterable of such.
         ValueError: fewer than two images, features of another rank than 2, or features that are not finite.
     """
-    moments = Moments()
-    for part in images.split(batch) if isinstance(images, Tensor) else images:
+    batch, moments = require_count("statistics", "batch", batch, 1), Moments()
+    if features is not None and not callable(features):
+        raise TypeError(f"statistics: features must be a function of images, or None, got {describe(features)}")
+    for part in parts_of(images, batch):
         with torch.no_grad():
             rows = features(part) if features else part.flatten(1)
-        if rows.ndim != 2 or len(rows) != len(part):
-            raise ValueError(f"statistics: features must be [{len(part)}, F], got {list(rows.shape)}")
+        if not isinstance(rows, Tensor) or rows.ndim != 2 or len(rows) != len(part):
+            raise ValueError(f"statistics: features must be [{len(part)}, F], got {describe(rows)}")
         moments.add(rows)
     return moments.statistics()
+
+
+def parts_of(images: Any, batch: int) -> Iterable[Tensor]:
+    """Batches of images: parts of one array, or what an iterable gives."""
+    images = tensor_of(images)
+    if isinstance(images, Tensor):
+        return as_samples("statistics", "images", images).split(batch)
+    if isinstance(images, str | bytes | dict) or not isinstance(images, Iterable):
+        raise TypeError(f"statistics: images must be [N, *shape], or batches of them, got {describe(images)}")
+    return (as_samples("statistics", "images", part) for part in images)
 
 
 def frechet_distance(p: Statistics, q: Statistics) -> float:
     """`FD(p, q)` of the module's equation, >= 0.
 
+    `tr (A^1/2 B A^1/2)^1/2` is the sum of the singular values of `B^1/2 A^1/2`, which are not roots of rounded squares.
+
     Raises:
-        ValueError: statistics of different numbers of features.
+        TypeError: not statistics.
+        ValueError: statistics of different numbers of features, not finite, or with a covariance that is none (not
+            symmetric, or with eigenvalues below 0 beyond rounding).
     """
-    if p.mean.shape != q.mean.shape:
-        raise ValueError(f"frechet_distance: q must have {len(p.mean)} features, got {len(q.mean)}")
-    value, vectors = torch.linalg.eigh(p.covariance)
-    root = vectors * value.clamp_min(0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ q.covariance @ root).clamp_min(0).sqrt().sum()
-    gap = (p.mean - q.mean).square().sum() + p.covariance.trace() + q.covariance.trace() - 2 * cross
-    return max(0.0, float(gap))
+    mean, root = half("p", p)
+    other, factor = half("q", q)
+    if mean.shape != other.shape:
+        raise ValueError(f"frechet_distance: q must have {len(mean)} features, got {len(other)}")
+    cross = torch.linalg.svdvals(factor.T @ root).sum()
+    total = (root.square().sum() + factor.square().sum() - 2 * cross).clamp_min(0)
+    return float((mean - other).square().sum() + total)
+
+
+def half(name: str, given: Statistics) -> tuple[Tensor, Tensor]:
+    """The mean `[F]` of checked statistics, and a factor `[F, F]` of their covariance, `L L^T`, both float64."""
+    mean, covariance = (tensor_of(getattr(given, field, None)) for field in ("mean", "covariance"))
+    if not all(isinstance(part, Tensor) and part.is_floating_point() for part in (mean, covariance)):
+        raise TypeError(f"frechet_distance: {name} must be Statistics, as of statistics(x), got {describe(given)}")
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        got = f"mean {list(mean.shape)} and covariance {list(covariance.shape)}"
+        raise ValueError(f"frechet_distance: {name} must have a mean [F] and a covariance [F, F], got {got}")
+    mean, covariance = mean.detach().double(), covariance.detach().double()
+    if not (mean.isfinite().all() and covariance.isfinite().all()):
+        raise ValueError(f"frechet_distance: {name} must be finite, got NaN or infinity")
+    size = float(covariance.abs().max()) if len(mean) else 0.0
+    if float((covariance - covariance.T).abs().max() if len(mean) else 0.0) > ROUNDING * size:
+        raise ValueError(f"frechet_distance: {name} must have a symmetric covariance, got one that is not")
+    value, vector = eigh(0.5 * (covariance + covariance.T))
+    if len(value) and float(value[0]) < -ROUNDING * max(size, float(value[-1])):
+        raise ValueError(
+            f"frechet_distance: {name} must have a covariance without negative eigenvalues, got {float(value[0]):.3g}"
+        )
+    return mean, vector * value.clamp_min(0).sqrt()
 
 
 CHUNK_BYTES = 2**27
@@ -137,8 +187,11 @@ def kernel_distance(x: Tensor, y: Tensor, subset: int | None = None, seed: int =
         seed: of the choice of the subsets.
 
     Raises:
+        TypeError: features that are no array of floats or bytes.
         ValueError: features of another rank or number, fewer than 2, not finite, or too large a subset.
     """
+    x, y = (as_samples("kernel_distance", name, part) for name, part in (("x", x), ("y", y)))
+    seed = require_seed("kernel_distance", seed)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         got = f"{list(x.shape)} and {list(y.shape)}"
         raise ValueError(f"kernel_distance: x and y must be [N, F] and [M, F] with at least 2 rows, got {got}")
@@ -147,11 +200,16 @@ def kernel_distance(x: Tensor, y: Tensor, subset: int | None = None, seed: int =
     if subset is None:
         return whole(x, y)
     few = min(len(x), len(y))
-    if not 2 <= subset <= few // 2:
+    subset = require_count("kernel_distance", "subset", subset, 2)
+    if subset > few // 2:
         raise ValueError(f"kernel_distance: subset must be from 2 to half the smaller set, {few // 2}, got {subset}")
     generator = torch.Generator().manual_seed(seed)
     groups = [
-        [part for part in torch.randperm(len(z), generator=generator).split(subset) if len(part) == subset]
+        [
+            part
+            for part in torch.randperm(len(z), generator=generator, device="cpu").split(subset)
+            if len(part) == subset
+        ]
         for z in (x, y)
     ]
     pairs = zip(*groups, strict=False)  # the larger set has groups to spare

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headstart.metrics.check import as_images
+
 SIDE = 299
 Shape = tuple[int, int]
 
@@ -173,6 +175,7 @@ class InceptionFeatures:
         self.device = device
 
     def __call__(self, images: Tensor) -> Tensor:
+        images = as_images("InceptionFeatures", images)
         levels = (images.to(self.device).float().clamp(-1, 1) * 127.5 + 127.5).round().expand(-1, 3, -1, -1)
         down, across = (resize_rows(side, SIDE).to(levels) for side in levels.shape[2:])
         with torch.no_grad():

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from headstart.io.output import tile, to_bytes
+from headstart.metrics.check import as_samples, require_count
 from headstart.metrics.wasserstein import flatten, rows_of
+from headstart.ops.check import is_integer
 
 CHUNK_BYTES = 2**26
 LEVEL = 0.01
@@ -55,6 +57,10 @@ def memorization(samples: Tensor, train: Tensor, heldout: Tensor) -> Memorizatio
     Raises:
         ValueError: Shapes that differ, no samples, samples that are not finite, or too few held-out points.
     """
+    samples, train, heldout = (
+        as_samples("memorization", name, part)
+        for name, part in (("samples", samples), ("train", train), ("heldout", heldout))
+    )
     if len(heldout) < 1 / LEVEL:
         raise ValueError(f"memorization: heldout must have at least {round(1 / LEVEL)} points, got {len(heldout)}")
     made, known = flatten("memorization", samples, train)
@@ -77,7 +83,7 @@ def neighbours(samples: Tensor, train: Tensor, count: int = 1) -> Neighbours:
         ValueError: Shapes that differ, no samples, samples that are not finite, or another count.
     """
     made, known = flatten("neighbours", samples, train)
-    if not 1 <= count <= len(known):
+    if not is_integer(count) or not 1 <= count <= len(known):
         raise ValueError(f"neighbours: count must be from 1 to {len(known)} training points, got {count}")
     return nearest(made, known, count)
 
@@ -130,6 +136,8 @@ def neighbour_sheet(
     Raises:
         ValueError: Samples that are not images, or as `neighbours`.
     """
+    samples, train = (as_samples("neighbour_sheet", *named) for named in (("samples", samples), ("train", train)))
+    columns, count = (require_count("neighbour_sheet", *named, 1) for named in (("columns", columns), ("count", count)))
     if pictures is None and (samples.ndim != 4 or samples.shape[1] not in (1, 3, 4)):
         raise ValueError(f"neighbour_sheet: samples must be images [N, 1, 3 or 4, H, W], got {list(samples.shape)}")
     near = neighbours(samples, train, min(count, len(train)))

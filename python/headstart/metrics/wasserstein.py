@@ -13,12 +13,16 @@ Tails along a direction: how far out a sample reaches, compared with another.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.metrics.check import as_samples, require_count, require_seed
+from headstart.ops.array import eigh, tensor_of
+from headstart.ops.check import describe
 
 CHUNK_BYTES = 2**27
 WHOLE_BYTES = 2**30  # up to here samples become float64 once, beyond it a chunk at a time
@@ -40,7 +44,7 @@ def directions(n: int, dimension: int, seed: int = 0) -> Tensor:
 
 def coupling(n: int, m: int, bulk: tuple[float, float] = (0.0, 1.0)) -> tuple[Tensor, Tensor, Tensor]:
     """Sorted coupling of n and m equal masses between two quantiles: `(index [L], index [L], mass [L])`, in order."""
-    levels = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
+    levels = torch.cat([torch.arange(1, a + 1, device="cpu") * b for a, b in ((n, m), (m, n))]).unique()
     upper = (levels.double() / (n * m)).clamp(*bulk)
     mass = torch.diff(upper, prepend=upper.new_full((1,), bulk[0]))
     kept = mass > 0
@@ -49,6 +53,7 @@ def coupling(n: int, m: int, bulk: tuple[float, float] = (0.0, 1.0)) -> tuple[Te
 
 def flatten(name: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """`x` and `y` as `[N, D]`, `[M, D]`, checked; float64 where they are not too large."""
+    x, y = as_samples(name, "x", x), as_samples(name, "y", y)
     if len(x) == 0 or len(y) == 0 or x.shape[1:] != y.shape[1:]:
         raise ValueError(f"{name}: y must be [M, *{list(x.shape[1:])}] like x, both not empty, got {list(y.shape)}")
     x, y = x.detach().flatten(1), y.detach().flatten(1)
@@ -69,7 +74,8 @@ def project(x: Tensor, v: Tensor) -> Tensor:
 
 def check_bulk(name: str, bulk: tuple[float, float]) -> None:
     """Quantiles in order."""
-    if not 0 <= bulk[0] < bulk[1] <= 1:
+    pair = isinstance(bulk, tuple | list) and len(bulk) == 2 and all(isinstance(end, int | float) for end in bulk)
+    if not pair or not 0 <= bulk[0] < bulk[1] <= 1:
         raise ValueError(f"{name}: bulk must be two quantiles, 0 <= low < high <= 1, got {bulk}")
 
 
@@ -92,18 +98,46 @@ def sliced_wasserstein(
     """`SW2(x, y)` over random directions.
 
     Args:
-        x, y: samples `[N, *shape]`, `[M, *shape]`.
-        projections, seed: number and seed of the directions (addressed noise).
+        x, y: samples `[N, *shape]`, `[M, *shape]`, tensors or numpy arrays: floats, or bytes as `x / 127.5 - 1`.
+        projections, seed: number, at least 1, and seed of the directions (addressed noise).
         v: directions `[V, D]` of unit length, in place of random ones.
         bulk: quantiles between which the transport cost along a direction is summed; (0.1, 0.9) leaves out the tails.
 
     Raises:
-        ValueError: shapes that differ, no samples, samples that are not finite, or quantiles out of order.
+        TypeError: samples that are no arrays of floats or bytes.
+        ValueError: shapes that differ, no samples, samples that are not finite, no directions or others than of unit
+            length, or quantiles out of order.
     """
     check_bulk("sliced_wasserstein", bulk)
+    projections = require_count("sliced_wasserstein", "projections", projections, 1)
+    seed = require_seed("sliced_wasserstein", seed)
     x, y = flatten("sliced_wasserstein", x, y)
-    v = directions(projections, x.shape[1], seed) if v is None else v
-    return float(gaps(x, y, v.to(x.device, torch.float64), bulk).mean().sqrt())
+    v = directions(projections, x.shape[1], seed) if v is None else check_directions("sliced_wasserstein", v, x)
+    return require_finite("sliced_wasserstein", float(gaps(x, y, v.to(x.device, torch.float64), bulk).mean().sqrt()))
+
+
+UNIT = 1e-3  # how far from 1 the length of a given direction may be
+
+
+def check_directions(name: str, v: Tensor, x: Tensor) -> Tensor:
+    """Given directions `[V, D]` for samples `x` `[N, D]`, of unit length, as float64."""
+    v = tensor_of(v)
+    if not isinstance(v, Tensor) or not v.is_floating_point() or v.ndim != 2 or len(v) == 0 or v.shape[1] != x.shape[1]:
+        raise ValueError(f"{name}: v must be floating [V >= 1, {x.shape[1]}], got {describe(v)}")
+    v = v.detach().double()
+    off = float((v.norm(dim=1) - 1).abs().max())
+    if not off <= UNIT:
+        raise ValueError(
+            f"{name}: v must be of unit length, got lengths that are off by {off:.3g}; divide by v.norm(dim=1)"
+        )
+    return v
+
+
+def require_finite(name: str, distance: float) -> float:
+    """Refuses a distance whose square overflowed."""
+    if not math.isfinite(distance):
+        raise ValueError(f"{name}: x and y must have squares that are finite, got {distance}; scale both")
+    return distance
 
 
 def ascend(x: Tensor, y: Tensor, v: Tensor, bulk: tuple[float, float] = (0.0, 1.0)) -> Tensor:
@@ -139,13 +173,18 @@ def unequal_axes(x: Tensor, y: Tensor, means: tuple[Tensor, Tensor], count: int)
         return spread(x, means[0], v) - spread(y, means[1], v)
 
     if dimension <= FULL_AXES:
-        axes = torch.linalg.eigh(apply(torch.eye(dimension).to(means[0])))
-        return axes.eigenvectors.T[axes.eigenvalues.abs().argsort(descending=True)[:count]]
+        axes = eigh(symmetric(apply(torch.eye(dimension, device="cpu").to(means[0]))))
+        return axes.vector.T[axes.value.abs().argsort(descending=True)[:count]]
     v = directions(3 * count, dimension).to(means[0])
     for _ in range(20):
         v = torch.linalg.qr(apply(v)).Q.T
-    axes = torch.linalg.eigh(v @ apply(v))
-    return (axes.eigenvectors.T @ v)[axes.eigenvalues.abs().argsort(descending=True)[:count]]
+    axes = eigh(symmetric(v @ apply(v)))
+    return (axes.vector.T @ v)[axes.value.abs().argsort(descending=True)[:count]]
+
+
+def symmetric(matrix: Tensor) -> Tensor:
+    """A square matrix without the asymmetry of rounding."""
+    return 0.5 * (matrix + matrix.T)
 
 
 def max_sliced_wasserstein(
@@ -160,15 +199,22 @@ def max_sliced_wasserstein(
 
     Args:
         x, y: samples `[N, *shape]`, `[M, *shape]`.
-        projections, seed: number and seed of the random directions (addressed noise).
+        projections, seed: number, at least 1, and seed of the random directions (addressed noise).
         steps: steps of the ascent.
-        restarts: how many of each kind of direction the ascent starts from.
+        restarts: how many of each kind of direction the ascent starts from, at least 1.
         bulk: as in `sliced_wasserstein`.
 
     Raises:
-        ValueError: shapes that differ, no samples, samples that are not finite, or quantiles out of order.
+        TypeError: samples that are no arrays of floats or bytes.
+        ValueError: shapes that differ, no samples, samples that are not finite, a number out of range, or quantiles
+            out of order.
     """
     check_bulk("max_sliced_wasserstein", bulk)
+    projections, steps, restarts = (
+        require_count("max_sliced_wasserstein", name, value, least)
+        for name, value, least in (("projections", projections, 1), ("steps", steps, 0), ("restarts", restarts, 1))
+    )
+    seed = require_seed("max_sliced_wasserstein", seed)
     x, y = flatten("max_sliced_wasserstein", x, y)
     random = directions(projections, x.shape[1], seed).to(x.device)
     means = x.mean(0, dtype=torch.float64), y.mean(0, dtype=torch.float64)
@@ -184,7 +230,7 @@ def max_sliced_wasserstein(
         better = now > value
         kept, value = torch.where(better[:, None], v, kept), torch.where(better, now, value)
     winner = int(value.argmax())
-    return MaxSliced(float(value[winner].sqrt()), kept[winner])
+    return MaxSliced(require_finite("max_sliced_wasserstein", float(value[winner].sqrt())), kept[winner])
 
 
 LEVELS = (0.9, 0.99, 0.999, 0.9999)
@@ -197,20 +243,32 @@ def tail_ratios(x: Tensor, y: Tensor, direction: Tensor, levels: tuple[float, ..
     Args:
         x, y: samples `[N, *shape]`, `[M, *shape]`.
         direction: v `[D]`, of any length above 0.
-        levels: quantiles; those with fewer than 10 points of x or y beyond them are left out.
+        levels: quantiles in (0, 1); those with fewer than 10 points of x or y beyond them are left out.
 
     Raises:
-        ValueError: shapes that differ, no samples, samples that are not finite, or another direction.
+        TypeError: samples that are no arrays of floats or bytes.
+        ValueError: shapes that differ, no samples, samples that are not finite, another direction, or other levels.
     """
     x, y = flatten("tail_ratios", x, y)
-    if tuple(direction.shape) != (x.shape[1],) or not float(direction.norm()) > 0:
-        raise ValueError(f"tail_ratios: direction must be [{x.shape[1]}] and not 0, got {list(direction.shape)}")
+    direction = tensor_of(direction)
+    sound = isinstance(direction, Tensor) and direction.is_floating_point() and direction.shape == (x.shape[1],)
+    if not sound or not 0 < float(direction.double().norm()) < math.inf:
+        raise ValueError(f"tail_ratios: direction must be finite [{x.shape[1]}] and not 0, got {describe(direction)}")
+    if not isinstance(levels, tuple | list) or not all(isinstance(p, float) and 0 < p < 1 for p in levels):
+        raise ValueError(f"tail_ratios: levels must be quantiles in (0, 1), got {levels!r}")
     along, other = (project(part, direction[None].to(part.device, torch.float64))[:, 0] for part in (x, y))
     middle = other.median()
     reach, wanted = (along - middle).abs().sort().values, (other - middle).abs().sort().values
     few = min(len(x), len(y))
     return {
-        level: float(reach[int(level * len(x))] / wanted[int(level * len(y))])
+        level: ratio(float(reach[int(level * len(x))]), float(wanted[int(level * len(y))]))
         for level in levels
         if round((1 - level) * few, 6) >= LEAST
     }
+
+
+def ratio(found: float, wanted: float) -> float:
+    """`found / wanted`; 1 where both are 0, as they are of samples that do not vary along a direction."""
+    if wanted == 0:
+        return 1.0 if found == 0 else math.inf
+    return found / wanted

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from headstart.ops import Components
+from headstart.ops.array import tensor_of
 from headstart.ops.check import STATE, describe
 
 CHECK_ROWS = 4096
@@ -16,7 +19,8 @@ MAX_LABEL = 2**20  # a table of weights has a row for each number up to the larg
 
 
 def check_data(name: str, data: object) -> Tensor:
-    """Training data `[N, *shape]` as contiguous float32 or float64, finite and of at least one value."""
+    """Training data `[N, *shape]`, a tensor or an array, as contiguous float32 or float64, finite and not empty."""
+    data = tensor_of(data)
     if not isinstance(data, Tensor) or not data.is_floating_point() or data.ndim < 2:
         scale = isinstance(data, Tensor) and data.dtype == torch.uint8
         hint = "; scale bytes to floats first: data.float() / 127.5 - 1" if scale else ""
@@ -32,7 +36,8 @@ def check_data(name: str, data: object) -> Tensor:
 
 
 def check_labels(name: str, labels: object, n: int) -> Tensor:
-    """Classes `[N]` as int64."""
+    """Classes `[N]`, a tensor or an array, as int64."""
+    labels = tensor_of(labels)
     if not isinstance(labels, Tensor) or labels.shape != (n,) or labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"{name}: labels must be integers [{n}], got {describe(labels)}")
     labels = labels.long()
@@ -44,7 +49,8 @@ def check_labels(name: str, labels: object, n: int) -> Tensor:
 
 
 def check_points(name: str, x: object, shape: tuple[int, ...]) -> Tensor:
-    """Points `[B, *shape]` as `[B, D]`."""
+    """Points `[B, *shape]`, a tensor or an array, as `[B, D]`."""
+    x = tensor_of(x)
     if not isinstance(x, Tensor) or not x.is_floating_point() or tuple(x.shape[1:]) != shape or x.ndim == 0:
         wanted = ", ".join(["B", *map(str, shape)])
         raise ValueError(f"{name}: x must be floating [{wanted}], got {describe(x)}")
@@ -53,6 +59,9 @@ def check_points(name: str, x: object, shape: tuple[int, ...]) -> Tensor:
 
 def check_sigma(name: str, sigma: float | Tensor, positive: bool = False) -> float:
     """A noise level as a float, finite and at least (or above) 0."""
+    number = isinstance(sigma, Real) or (isinstance(sigma, Tensor | np.ndarray) and math.prod(sigma.shape) == 1)
+    if not number or isinstance(sigma, bool) or (isinstance(sigma, Tensor) and (sigma.is_complex() or sigma.is_meta)):
+        raise TypeError(f"{name}: sigma must be a number, got {sigma if isinstance(sigma, str) else describe(sigma)!r}")
     value = float(sigma)
     if not math.isfinite(value) or value < 0 or (positive and value == 0):
         raise ValueError(f"{name}: sigma must be finite and {'above' if positive else 'at least'} 0, got {value}")

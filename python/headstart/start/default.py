@@ -9,6 +9,7 @@ from torch import Tensor
 
 from headstart.fitting.covariance import Covariance, Full, LowRank
 from headstart.io.keyword import gather
+from headstart.ops.check import is_integer
 from headstart.start.check import check_data, check_labels
 from headstart.start.mixture import GaussianMixture
 from headstart.start.option import MixtureOptions
@@ -38,6 +39,7 @@ def choose_size(
     are those of the smallest class: at most 16 components, and 512 over all classes.
     """
     n, most = len(data), MAX_COMPONENTS
+    components = int(components) if is_integer(components) else components  # type: ignore[arg-type]
     if labels is not None:
         classes, n = count_classes(labels, n)
         most = max(1, min(MAX_BY_CLASS, MAX_IN_ALL // classes))

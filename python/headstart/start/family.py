@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.fitting import Fit, FitReport
+from headstart.ops.array import tensor_of
 from headstart.ops.component import change, extremes, widen
 from headstart.start.check import check_labels, check_mixture, check_points, check_sigma
 from headstart.start.file import write
@@ -237,7 +238,7 @@ class Mixture(ABC):
             sigma: noise level, in units of the data.
             labels: classes `[B]`, or one for all, or None.
         """
-        sigma = check_sigma("log_prob", sigma)
+        x, sigma = tensor_of(x), check_sigma("log_prob", sigma)
         return self.evaluate("log_prob", x, sigma, labels, denoise=False).log_prob
 
     def denoise(self, x: Tensor, sigma: float | Tensor, labels: int | Tensor | None = None) -> Tensor:
@@ -248,6 +249,7 @@ class Mixture(ABC):
             sigma: noise level, or one for each point `[B]`.
             labels: classes `[B]`, or one for all, or None.
         """
+        x = tensor_of(x)
         if isinstance(sigma, Tensor) and sigma.numel() != 1:
             return self.denoise_levels(x, sigma, labels)
         sigma = check_sigma("denoise", sigma)

@@ -99,8 +99,45 @@ class GaussianMixture(Mixture):
         log_weight = self.rows(name, labels, len(x)).log().to(flat.device, inner)
         log_row = log_weight[0] if labels is None else log_weight.contiguous()
         found = ops.mixture_posterior(flat.to(inner).contiguous(), components, log_row, sigma, denoise, respond=False)
+        log_prob = found.log_prob.to(dtype)
         denoised = None if found.denoised is None else found.denoised.to(dtype)
-        return ops.Posterior(found.log_prob.to(dtype), None, denoised)
+        lost = overflown(flat, log_prob)
+        if lost is not None:
+            wide_x, log_row = flat[lost].double(), log_row if log_row.dim() == 1 else log_row[lost]
+            far = far_posterior(wide_x, change(self.widened, lambda t: t.to(flat.device)), log_row, sigma, denoise)
+            log_prob[lost] = far.log_prob.to(dtype)
+            if denoised is not None and far.denoised is not None:
+                denoised[lost] = far.denoised.to(dtype)
+        return ops.Posterior(log_prob, None, denoised)
+
+
+FAR = 1e100  # where a square still fits in float64, and no mean or variance matters any more
+
+
+def overflown(x: Tensor, log_prob: Tensor) -> Tensor | None:
+    """Indices of finite points `x` `[B, D]` whose squared distances overflowed; None: none, or not to be asked.
+
+    Asking reads the densities, which a graph capture or a compiler does not allow.
+    """
+    if torch.compiler.is_compiling() or x.is_meta or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return None
+    lost = ~log_prob.isfinite()
+    if not bool(lost.any()):
+        return None
+    index = (lost & x.isfinite().all(1)).nonzero()[:, 0]
+    return index if len(index) else None
+
+
+def far_posterior(x: Tensor, components: ops.Components, log_row: Tensor, sigma: float, denoise: bool) -> ops.Posterior:
+    """The posterior of points `x` `[B, D]` far outside, in float64; components are float64 too.
+
+    Beyond `FAR` the density's logarithm is below every number, and the denoiser is linear: `D(x) = s D(x / s)`.
+    """
+    size = x.abs().amax(1, keepdim=True)
+    scale = (size / FAR).clamp_min(1)
+    found = ops.mixture_posterior((x / scale).contiguous(), components, log_row.double(), sigma, denoise, respond=False)
+    log_prob = torch.where(scale[:, 0] > 1, -torch.inf, found.log_prob)
+    return ops.Posterior(log_prob, None, None if found.denoised is None else scale * found.denoised)
 
 
 class Gaussian:

