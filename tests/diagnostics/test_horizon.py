@@ -12,7 +12,7 @@ from torch import Tensor
 import headstart as hs
 from conftest import random_components
 from headstart import ops
-from headstart.diagnostics.tails import two_sided
+from headstart.diagnostics.tails import find_p_values
 
 SIGMA_T = 0.9
 
@@ -135,7 +135,7 @@ def test_tail_check_rejects_the_truth_as_rarely_as_it_says() -> None:
 def test_hypergeometric_p_values() -> None:
     from scipy.stats import hypergeom
 
-    table = two_sided(1000, 80, 25)
+    table = find_p_values(1000, 80, 25)
     for k in (0, 2, 5, 12):
         expected = 2 * min(hypergeom.cdf(k, 1000, 80, 25), hypergeom.sf(k - 1, 1000, 80, 25))
         assert float(table[k]) == pytest.approx(min(1, expected), rel=1e-9)
