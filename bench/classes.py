@@ -17,8 +17,8 @@ from torch import Tensor
 import headstart as hs
 from bench.zoo.quality import real_images
 from bench.zoo.train import FOLDER
-from headstart.bench.machine import describe
 from headstart.io import read_idx
+from headstart.io.machine import describe
 from headstart.io.output import write
 
 SIGMAS = (1.0, 1.5, 2.0, 3.0, 5.0)

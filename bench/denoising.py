@@ -18,8 +18,8 @@ from torch.nn import functional
 import headstart as hs
 from bench.zoo.quality import real_images
 from bench.zoo.train import FOLDER
-from headstart.bench.machine import describe
 from headstart.io import read_idx
+from headstart.io.machine import describe
 from headstart.io.output import write
 
 LEVELS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 80.0)
