@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.bench_noise import EAGER, EAGER_OUT, FRESH, NORMAL, calls_for, named, shape_of, words
 from headstart import ops
-from headstart.bench.measure import COMPILED, OURS, Case, compiled
+from headstart.bench.measure import COMPILED, OURS, Contest, compiled
 
 A, B0, B1, C, C_IN = 0.6, 0.7, -0.3, 0.4, 1.5
 LERPS, CHAIN = "eager, two lerps", "eager, addcmul"
@@ -24,7 +24,7 @@ LERPS, CHAIN = "eager, two lerps", "eager, addcmul"
 def affine_case(
     n: int, y_type: torch.dtype = torch.float32, device: str = "cpu", *, state: torch.dtype = torch.float32,
     noise: bool = False, scaled: bool = False,
-) -> Case:  # fmt: skip
+) -> Contest:  # fmt: skip
     """Two inputs of `y_type`; with `scaled`, also `C_IN * out` in bfloat16, the network's next input."""
     x = torch.randn(shape_of(n), dtype=state, device=device)
     y0, y1 = (torch.randn_like(x).to(y_type) for _ in range(2))
@@ -88,7 +88,7 @@ def affine_case(
     extras = " + noise" * noise + " + scaled bfloat16 output" * scaled
     name = f"affine {named(n)} {words(state)} x, 2 {words(y_type)} inputs{extras} {device}"
     arithmetic = n * (5 + scaled + noise * (2 + NORMAL))
-    return Case(name, size, contenders, None if noise else 1e-5, calls_for(n), arithmetic=arithmetic)
+    return Contest(name, size, contenders, None if noise else 1e-5, calls_for(n), arithmetic=arithmetic)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

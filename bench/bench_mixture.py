@@ -17,7 +17,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from bench.bench_noise import words
 from headstart import ops
-from headstart.bench.measure import OURS, Case
+from headstart.bench.measure import OURS, Contest
 from headstart.ops.component import tables
 
 SIGMA = 0.5
@@ -112,7 +112,7 @@ def plain(components: ops.Components, log_weight: Tensor, denoise: bool) -> Call
 def posterior_case(
     n: int, d: int, k: int = 25, rank: int | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu", *,
     denoise: bool = True,
-) -> Case:  # fmt: skip
+) -> Contest:  # fmt: skip
     """Log-density, or log-density and posterior mean, of `n` rows; rank None: full covariance."""
     components = random_mixture(k, d, rank or d, dtype, device)
     picked = torch.arange(n, device=device) % k
@@ -138,7 +138,7 @@ def posterior_case(
     name = f"mixture {what} K={k} {kind} d={d} n={n:,} {words(dtype)} {device}"
     sample = partial(posterior_case, 1000, d, k, rank, dtype, device, denoise=denoise) if n > 1000 else None
     settle = 0.03 if SKLEARN in contenders else 0.0
-    return Case(
+    return Contest(
         name, size, contenders, 1e-3, settle=settle, sample=sample, arithmetic=n * row_arithmetic(d, k, rank, denoise)
     )
 
@@ -163,7 +163,7 @@ def products(x: Tensor, components: ops.Components, denoise: bool) -> Callable[[
     return run
 
 
-def sample_case(n: int, d: int, k: int = 25, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Case:
+def sample_case(n: int, d: int, k: int = 25, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Contest:
     """`n` samples of a mixture of full covariance, components picked too."""
     components = random_mixture(k, d, d, dtype, device)
     law = law_of(components)
@@ -178,7 +178,7 @@ def sample_case(n: int, d: int, k: int = 25, dtype: torch.dtype = torch.float32,
         return torch.cat([law.sample((min(part, n - first),)) for first in range(0, n, part)])
 
     name = f"mixture sample K={k} full d={d} n={n:,} {words(dtype)} {device}"
-    return Case(name, n * d * dtype.itemsize, {OURS: headstart, TORCH: peer})
+    return Contest(name, n * d * dtype.itemsize, {OURS: headstart, TORCH: peer})
 
 
 ROWS: list[tuple[int, int | None, str]] = [(d, None, c) for d in (2, 40, 100) for c in (OURS, TORCH, SKLEARN, PLAIN)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from headstart import ops
-from headstart.bench.measure import COMPILED, OURS, Case, compiled
+from headstart.bench.measure import COMPILED, OURS, Contest, compiled
 
 SCALE = 0.7
 NORMAL = 45.0  # operations of one normal, as counted in csrc/math: 20 for Philox's words, 25 for Box-Muller
@@ -39,7 +39,9 @@ def calls_for(n: int) -> int:
     return max(1, min(1000, 2**17 // n))
 
 
-def noise_case(n: int, dtype: torch.dtype = torch.float32, device: str = "cpu", to: torch.dtype | None = None) -> Case:
+def noise_case(
+    n: int, dtype: torch.dtype = torch.float32, device: str = "cpu", to: torch.dtype | None = None
+) -> Contest:
     """`x + scale z` of `n` elements, optionally rounded to `to`; the torch expression makes the same kind of result."""
     to = to or dtype
     x = torch.randn(shape_of(n), dtype=dtype, device=device)
@@ -62,7 +64,7 @@ def noise_case(n: int, dtype: torch.dtype = torch.float32, device: str = "cpu", 
         contenders[FRESH] = lambda: ops.noise(x, SCALE, seed=1, step=0)
     arrow = f" to {words(to)}" if to != dtype else ""
     size = n * (x.element_size() + out.element_size())
-    return Case(
+    return Contest(
         f"noise {named(n)} {words(dtype)}{arrow} {device}",
         size,
         contenders,
@@ -71,7 +73,7 @@ def noise_case(n: int, dtype: torch.dtype = torch.float32, device: str = "cpu", 
     )
 
 
-def normal_case(n: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Case:
+def normal_case(n: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Contest:
     """`z` alone; headstart and torch both make a new tensor."""
     shape = shape_of(n)
 
@@ -84,17 +86,17 @@ def normal_case(n: int, dtype: torch.dtype = torch.float32, device: str = "cpu")
         COMPILED: compiled(eager),
     }
     name = f"normal {named(n)} {words(dtype)} {device}"
-    return Case(name, n * dtype.itemsize, contenders, calls=calls_for(n), arithmetic=n * NORMAL)
+    return Contest(name, n * dtype.itemsize, contenders, calls=calls_for(n), arithmetic=n * NORMAL)
 
 
-def uniform_case(n: int, device: str = "cpu") -> Case:
+def uniform_case(n: int, device: str = "cpu") -> Contest:
     """Uniforms of 53 bits, one a sample."""
 
     def eager() -> torch.Tensor:
         return torch.rand(n, dtype=torch.float64, device=device)
 
     contenders = {OURS: lambda: ops.uniform(n, seed=1, device=device), EAGER: eager, COMPILED: compiled(eager)}
-    return Case(f"uniform {named(n)} float64 {device}", n * 8, contenders, calls=calls_for(n))
+    return Contest(f"uniform {named(n)} float64 {device}", n * 8, contenders, calls=calls_for(n))
 
 
 SIZES = [2**12, 2**20, 2**24]

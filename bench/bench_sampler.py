@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from headstart.bench.measure import OURS, Case
+from headstart.bench.measure import OURS, Contest
 from headstart.bench.peers import PEERS, SIGMA_DATA, Network, absent, preconditioned
 from headstart.solver import calls
 
@@ -71,7 +71,7 @@ def states(shape: tuple[int, ...] = SHAPE, steps: int = STEPS, device: str = "cp
 def sampler_case(
     solver: str, raw: bool = False, shape: tuple[int, ...] = SHAPE, steps: int = STEPS, device: str = "cpu",
     exact: bool = False,
-) -> Case:  # fmt: skip
+) -> Contest:  # fmt: skip
     """Runs of one solver and of the peers it is set beside.
 
     Args:
@@ -106,7 +106,7 @@ def sampler_case(
     name = f"sampler {solver} {what} {' x '.join(map(str, shape))} float32 {device}"
     small = partial(sampler_case, solver, raw, (4, 3, 8, 8), steps, device, exact=True)
     size, sample = 2 * x.numel() * x.element_size(), None if exact else small
-    return Case(name, size, contenders, 2e-5, sample=sample, units=units)
+    return Contest(name, size, contenders, 2e-5, sample=sample, units=units)
 
 
 def ignored(run: Callable[[], Any]) -> None:
@@ -114,7 +114,7 @@ def ignored(run: Callable[[], Any]) -> None:
     run()
 
 
-def all_cases(shape: tuple[int, ...] = SHAPE, device: str = "cpu") -> list[Callable[[], Case]]:
+def all_cases(shape: tuple[int, ...] = SHAPE, device: str = "cpu") -> list[Callable[[], Contest]]:
     """Every solver with both kinds of network."""
     return [partial(sampler_case, solver, raw, shape, device=device) for solver in SOLVERS for raw in (False, True)]
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from bench.zoo import real_images
-from headstart.bench.machine import describe
+from bench.zoo.quality import real_images
+from bench.zoo.train import FOLDER
 from headstart.io import read_idx
+from headstart.io.machine import describe
 from headstart.io.output import write
-from headstart.zoo.train import FOLDER
 
 SIGMAS = (1.0, 1.5, 2.0, 3.0, 5.0)
 POINTS = (200, 1000, 6000)  # of a class

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from headstart import _core
-from headstart.bench.measure import COMPILED, COPY, Case, paired, verify
+from headstart.bench.measure import COMPILED, COPY, Contest, paired, verify
 
 LINES = pytest.StashKey[list[str]]()
 
@@ -51,10 +51,12 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def measured(benchmark: Any, device: str, request: pytest.FixtureRequest) -> Callable[[Callable[[], Case], str], None]:
+def measured(
+    benchmark: Any, device: str, request: pytest.FixtureRequest
+) -> Callable[[Callable[[], Contest], str], None]:
     """Times one contender of a case, and that contender against the copy."""
 
-    def measure(build: Callable[[], Case], contender: str) -> None:
+    def measure(build: Callable[[], Contest], contender: str) -> None:
         if contender == COMPILED and not request.config.getoption("--torch-compile"):
             pytest.skip("--torch-compile not given")
         case = build()

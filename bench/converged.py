@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from headstart.cli.comparison import HORIZON, Score
+from headstart.compare.demo import HORIZON
+from headstart.compare.score import Distances
 from headstart.io.output import write
 
 FINE = (0.002, 30)  # last level and calls of the fine solution
@@ -33,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     train, test = hs.zoo.images("fashion")[0], hs.zoo.images("fashion", "test")[0]
-    denoiser, score, start = hs.zoo.denoiser("fashion"), Score(train, test), hs.fit(train, max_iter=20).at(HORIZON)
+    denoiser, score, start = hs.zoo.denoiser("fashion"), Distances(train, test), hs.fit(train, max_iter=20).at(HORIZON)
     z = hs.ops.normal((arguments.n, 1, 28, 28), arguments.seed, 0, device="cpu")
 
     def run(**way: Any) -> Tensor:

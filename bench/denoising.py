@@ -1,7 +1,7 @@
 """Denoising errors of networks on held-out images: `python -m bench.denoising --out DIR [FILE.safetensors ...]`.
 
 `E |D(x + sigma n, sigma, label) - x|^2` a pixel, over test images of Fashion-MNIST and one noise each, for the zoo's
-network and for every file that `headstart.zoo.train` wrote; all see the same noise, and a network of larger images
+network and for every file that `bench.zoo.train` wrote; all see the same noise, and a network of larger images
 sees them in a black frame, whose pixels are not counted.
 """
 
@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 import headstart as hs
-from bench.zoo import real_images
-from headstart.bench.machine import describe
+from bench.zoo.quality import real_images
+from bench.zoo.train import FOLDER
 from headstart.io import read_idx
+from headstart.io.machine import describe
 from headstart.io.output import write
-from headstart.zoo.train import FOLDER
 
 LEVELS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 80.0)
 

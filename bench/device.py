@@ -23,7 +23,7 @@ from bench.bench_affine import affine_case
 from bench.bench_mixture import GEMM, PLAIN, posterior_case
 from bench.bench_noise import EAGER, noise_case, normal_case
 from bench.ops import table
-from headstart.bench.measure import COMPILED, COPY, OURS, Case, paired
+from headstart.bench.measure import COMPILED, COPY, OURS, Contest, paired
 from headstart.io.output import write
 from headstart.zoo.network import UNet
 
@@ -37,7 +37,7 @@ def figure(name: str, value: float, limit: float, least: bool = True) -> dict[st
     return {"figure": name, "value": value, "limit": limit, "met": value >= limit if least else value <= limit}
 
 
-def row_cases(quick: bool, device: str) -> Iterator[Callable[[], Case]]:
+def row_cases(quick: bool, device: str) -> Iterator[Callable[[], Contest]]:
     """Noise and affine rows on states of 64 MiB and 1 GiB."""
     for n in (2**16,) if quick else (2**24, 2**28):
         yield partial(noise_case, n, device=device)
@@ -48,7 +48,7 @@ def row_cases(quick: bool, device: str) -> Iterator[Callable[[], Case]]:
         yield partial(affine_case, n, device=device, noise=True)
 
 
-def other_cases(quick: bool, device: str) -> Iterator[Callable[[], Case]]:
+def other_cases(quick: bool, device: str) -> Iterator[Callable[[], Contest]]:
     """Normals and mixtures, which have no limit."""
     yield partial(normal_case, 2**16 if quick else 2**26, device=device)
     for d, k, rank in ((2, 25, None), (16, 25, None), (100, 25, None), (784, 32, 48)):
@@ -87,7 +87,7 @@ def network(quick: bool, device: str, channels_last: bool) -> UNet:
     return net.to(memory_format=torch.channels_last) if channels_last else net
 
 
-def loop_case(net: UNet, batch: int, side: int, device: str, quick: bool) -> tuple[Case, list[hs.Sampler]]:
+def loop_case(net: UNet, batch: int, side: int, device: str, quick: bool) -> tuple[Contest, list[hs.Sampler]]:
     """One batch by DPM++ 2M in 10 calls: eager, as a graph, and as a graph whose network does nothing."""
     dtype = next(net.parameters()).dtype
     start, steps = hs.Classic((3, side, side), 3.0, device=device), 2 if quick else 10
@@ -105,7 +105,7 @@ def loop_case(net: UNet, batch: int, side: int, device: str, quick: bool) -> tup
     contenders = dict(zip((EAGER, GRAPH, NULL), samplers, strict=True))
     order = "channels-last" if net.stem.weight.is_contiguous(memory_format=torch.channels_last) else "contiguous"
     name = f"loop of {samplers[0].nfe} calls, batch {batch}, {order} {dtype}, {device}".replace("torch.", "")
-    return Case(name, fixed.numel() * 4, contenders), samplers
+    return Contest(name, fixed.numel() * 4, contenders), samplers
 
 
 def measure_loops(quick: bool, device: str, seconds: float) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,7 @@ TAIL = 4000  # characters of output that are kept
 ROOT = Path(__file__).parent.parent
 ABOUT = """
 import json, shutil, subprocess, sys, torch
-from headstart.bench.machine import describe
+from headstart.io.machine import describe
 about, gpu = describe(), torch.cuda.is_available()
 if gpu:
     at = torch.cuda.get_device_properties(0)

@@ -3,7 +3,7 @@
 The zoo's network beside siblings of half and a quarter of its width, trained on levels up to `sigma_T` only and, with
 `--controls`, on all levels; every one of them from the same learned start, with the same solver, calls and seeds. Says
 parameters, time of a call, denoising error of held-out images below `sigma_T`, and Frechet and sliced Wasserstein
-distance to the test images. Networks that are not in `DIR/networks` yet are trained first (`headstart.zoo.train`; a
+distance to the test images. Networks that are not in `DIR/networks` yet are trained first (`bench.zoo.train`; a
 stopped run goes on); rows stay in `DIR/lighter.json` as they are done.
 """
 
@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from bench.zoo import real_images
+from bench.zoo.quality import real_images
+from bench.zoo.train import FOLDER
 from headstart.io.output import write
 from headstart.metrics import Lite0Features, frechet_distance, sliced_wasserstein
 from headstart.metrics import statistics as moments
-from headstart.zoo.train import FOLDER
 
 HORIZON, FAR = 3.0, 80.0
 SIBLINGS = {
@@ -46,7 +46,7 @@ def train(folder: Path, name: str, images: int) -> hs.EDM:
     widths, horizon = SIBLINGS[name]
     out = folder / f"{widths[0]}-{'short' if horizon else 'whole'}"
     if not (out / "fashion.safetensors").is_file():
-        command = [sys.executable, "-m", "headstart.zoo.train", "--out", str(out), "--budget", str(images)]
+        command = [sys.executable, "-m", "bench.zoo.train", "--out", str(out), "--budget", str(images)]
         command += ["--rate", "2e-3", "--widths", *map(str, widths)]
         subprocess.run([*command, *(["--sigma-max", str(horizon)] if horizon else [])], check=True)
     return hs.zoo.read(out / "fashion.safetensors")

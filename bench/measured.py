@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.performance import RESULTS, ROOT
-from headstart.bench.budget import budget, overtaken
 from headstart.bench.cost_table import compact_speed_table, energy_tables
-from headstart.bench.folder import networks_of
-from headstart.bench.headline import calls_text, headline
-from headstart.bench.quality_table import budget_table, compact_table, headline_table
-from headstart.bench.table import NAMES, Held, about, number
+from headstart.compare.headline import budget, calls_text, headline, overtaken
+from headstart.compare.store import networks_of
+from headstart.compare.table import NAMES, Held, about, budget_table, compact_table, headline_table, number
 
 FOLDER = RESULTS / "cpu"
 

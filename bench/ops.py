@@ -16,18 +16,18 @@ from bench.bench_affine import affine_case
 from bench.bench_mixture import posterior_case
 from bench.bench_noise import EAGER, noise_case, normal_case
 from bench.runner import arguments, run
-from headstart.bench.measure import OURS, Case
+from headstart.bench.measure import OURS, Contest
 
 TINY = 4
 
 
-def overhead_cases() -> Iterator[Callable[[], Case]]:
+def overhead_cases() -> Iterator[Callable[[], Contest]]:
     """A call at a tiny size: the time is the host's, beside one torch call with a result tensor given."""
 
-    def add(case: Case) -> Case:
+    def add(case: Contest) -> Contest:
         x, y, out = (torch.ones(1, TINY) for _ in range(3))
         contenders = {OURS: case.contenders[OURS], "torch.add": lambda: torch.add(x, y, alpha=0.5, out=out)}
-        return Case(f"overhead of {case.name}", case.size, {**contenders, EAGER: case.contenders[EAGER]}, calls=1000)
+        return Contest(f"overhead of {case.name}", case.size, {**contenders, EAGER: case.contenders[EAGER]}, calls=1000)
 
     yield lambda: add(noise_case(TINY))
     yield lambda: add(affine_case(TINY))
@@ -35,12 +35,12 @@ def overhead_cases() -> Iterator[Callable[[], Case]]:
     yield lambda: overhead_of_posterior()
 
 
-def overhead_of_posterior() -> Case:
+def overhead_of_posterior() -> Contest:
     case = posterior_case(1, 2, k=2)
-    return Case(f"overhead of {case.name}", case.size, {OURS: case.contenders[OURS]}, calls=200)
+    return Contest(f"overhead of {case.name}", case.size, {OURS: case.contenders[OURS]}, calls=200)
 
 
-def all_cases(quick: bool) -> Iterator[Callable[[], Case]]:
+def all_cases(quick: bool) -> Iterator[Callable[[], Contest]]:
     """What is measured, each made when its turn comes, so that only one is in memory."""
     large, rows = (2**20, 10_000) if quick else (2**24, 100_000)
     for n in (2**16, 2**20) if quick else (2**20, 2**24):

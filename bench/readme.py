@@ -1,7 +1,7 @@
 """Writes the measured tables of README from the JSON files of their runs: `python -m bench.readme`.
 
-`headstart demo --out bench/results/demo --json bench/results/demo/demo.json`, `python -m bench.zoo`, `bench.denoising`,
-`bench.plan`, `bench.ops`, `bench.sampler` and `headstart bench` make the files.
+`headstart demo --out bench/results/demo --json bench/results/demo/demo.json`, `python -m bench.zoo.quality`,
+`bench.denoising`, `bench.plan`, `bench.ops`, `bench.sampler` and `headstart bench` make the files.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from headstart.bench.machine import describe
-from headstart.bench.measure import COMPILED, Case, paired, threads
+from headstart.bench.measure import COMPILED, Contest, paired, threads
+from headstart.io.machine import describe
 from headstart.io.output import write
 
 SCHEMA = 1
@@ -36,7 +36,7 @@ def table(case: Mapping[str, Any]) -> str:
 
 
 def measure(
-    cases: Iterable[Callable[[], Case]], seconds: float, compile: bool = False, device: str = "cpu"
+    cases: Iterable[Callable[[], Contest]], seconds: float, compile: bool = False, device: str = "cpu"
 ) -> list[dict[str, Any]]:
     """Every case at one thread and at all of torch's (on a GPU once), printed as it is done."""
     rows, builds = [], list(cases)
@@ -52,7 +52,7 @@ def measure(
 
 
 def run(
-    name: str, out: Path, settings: Mapping[str, Any], cases: Iterable[Callable[[], Case]], device: str = "cpu",
+    name: str, out: Path, settings: Mapping[str, Any], cases: Iterable[Callable[[], Contest]], device: str = "cpu",
     **more: Any,
 ) -> None:  # fmt: skip
     """Measures the cases and writes `out/name.json`, with every repetition.

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from headstart.bench.case import Case, split
-from headstart.bench.quality import Quality
-from headstart.bench.result import Result
-from headstart.bench.score import Score, find_features
+from headstart.compare.case import Case, split
+from headstart.compare.quality import Quality
+from headstart.compare.score import Score, find_features
+from headstart.compare.store import Result
 from headstart.io import Dataset
 
 SIGMA = 2.0
@@ -25,12 +25,12 @@ def blobs(n: int, seed: int) -> Dataset:
 
 
 def tiny_case() -> Case:
-    case = Case(None, blobs(160, 0), *split(blobs(240, 1)))
+    case = Case(None, blobs(160, 0), *split(blobs(240, 1)), sigma=SIGMA)
 
     def denoise(x: torch.Tensor, sigma: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
         return case.mixture.denoise(x, float(sigma), label)
 
-    object.__setattr__(case, "denoiser", denoise)
+    case.denoiser = denoise
     return case
 
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from bench.agreement import edm, k_diffusion, pipeline, scheduler
 from bench.agreement.case import Case
-from headstart.bench.machine import describe
-from headstart.bench.table import Table
+from headstart.compare.table import Table
+from headstart.io.machine import describe
 from headstart.io.output import write
 
 SCHEMA = 1

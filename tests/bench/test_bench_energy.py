@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench_case import SIGMA, tiny_case
-from headstart.bench import counter, energy
-from headstart.bench.case import Case
-from headstart.bench.result import Result
-from headstart.bench.way import Way
+from bench_case import tiny_case
+from headstart.bench import energy
+from headstart.compare.case import Case
+from headstart.compare.store import Result
+from headstart.compare.way import Way
 
 IDLE, BUSY, CALL = 40.0, 100.0, 0.5  # watts, watts, seconds a network call
 WAYS = [Way("classic", "2M", "log", 8), Way("learned", "2M", "log", 4)]
@@ -43,7 +43,7 @@ def measured(folder: Path, monkeypatch: pytest.MonkeyPatch, counted: bool) -> en
     world = World()
     monkeypatch.setattr(Case, "draw", lambda case, way, *rest: world.draw(case, way, *rest))
     result = Result(folder / "energy.json", "energy", {})
-    run = energy.Energy(tiny_case(), world if counted else None, result, SIGMA, 10, 30.0, world.clock, world.rest)
+    run = energy.Energy(tiny_case(), world if counted else None, result, 10, 30.0, world.clock, world.rest)
     run.run(WAYS)
     return run
 
@@ -86,8 +86,8 @@ def test_ratios_are_of_ways_of_equal_quality(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_machine_without_a_counter_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counter, "RAPL", tmp_path / "none")
-    found = counter.find_counter(torch.device("cpu"))
+    monkeypatch.setattr(energy, "RAPL", tmp_path / "none")
+    found = energy.find_counter(torch.device("cpu"))
     assert isinstance(found, str)
     assert found.startswith("no energy counter on this machine: ")
 
@@ -95,7 +95,7 @@ def test_a_machine_without_a_counter_says_so(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.cuda
 def test_the_gpu_is_counted() -> None:
     pytest.importorskip("zeus", reason="headstart[energy] is not installed")
-    found = counter.find_counter(torch.device("cuda", 0))
+    found = energy.find_counter(torch.device("cuda", 0))
     assert not isinstance(found, str), found
     before = found.joules()
     x = torch.randn(4096, 4096, device="cuda")

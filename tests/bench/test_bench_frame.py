@@ -13,12 +13,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from bench_case import blobs
-from headstart.bench.folder import files_of, name_of, networks_of, path_of, strips_of
-from headstart.bench.frame import BLACK, crop, cropped, frame, require_side, side_of
 from headstart.bench.report import markdown
-from headstart.bench.result import Result
 from headstart.cli import app
-from headstart.cli.bench_common import find_data, find_judge
+from headstart.cli.bench_quality import find_data, find_judge
+from headstart.compare.case import BLACK, crop, cropped, frame, require_side, side_of
+from headstart.compare.store import Result, files_of, name_of, networks_of, path_of, strips_of
 from headstart.io import Dataset
 from headstart.zoo import denoiser, images
 from headstart.zoo.classifier import classifier

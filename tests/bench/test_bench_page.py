@@ -15,12 +15,11 @@ from bench_case import tiny_quality
 from headstart.bench.chart import Series, lines, ticks
 from headstart.bench.page import page
 from headstart.bench.quality_page import seconds_a_call
-from headstart.bench.quality_table import headline_table, quality_table
 from headstart.bench.report import markdown
-from headstart.bench.result import Result
-from headstart.bench.table import Table
-from headstart.bench.way import Way
 from headstart.cli import app
+from headstart.compare.store import Result
+from headstart.compare.table import Table, headline_table, quality_table
+from headstart.compare.way import Way
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "headless_shell")
 CHECK = """<script>

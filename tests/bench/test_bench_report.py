@@ -27,7 +27,7 @@ def report(monkeypatch: pytest.MonkeyPatch, name: str) -> dict[str, Any]:
     def peer() -> None: ...
 
     monkeypatch.setattr(measure, "repetition", repetition)
-    case = measure.Case(name, 8, {"headstart": ours, "a peer": peer}, units=3, arithmetic=16.0)
+    case = measure.Contest(name, 8, {"headstart": ours, "a peer": peer}, units=3, arithmetic=16.0)
     return {"machine": ABOUT, "cases": [{"threads": 1, **measure.paired(case, seconds=0)}]}
 
 

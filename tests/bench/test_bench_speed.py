@@ -10,8 +10,8 @@ import torch
 
 import headstart as hs
 from headstart.bench import measure, speed
-from headstart.bench.memory import high_water
-from headstart.bench.result import Result
+from headstart.bench.measure import high_water
+from headstart.compare.store import Result
 from headstart.zoo.network import UNet
 
 

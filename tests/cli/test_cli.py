@@ -320,29 +320,23 @@ def test_demo_refuses_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delattr(hs, "fit")
+    monkeypatch.delattr("headstart.compare.case.fit")
     assert message in call("demo", *arguments, code=1)
     assert files(tmp_path) == []
 
 
 def test_demo_draws_no_more_than_the_floor_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    comparison = importlib.import_module("headstart.cli.comparison")
+    comparison = importlib.import_module("headstart.compare.demo")
     counts = []
 
-    def compare(network: object, runs: object, score: object, n: int, *rest: object) -> list[object]:
+    def compare(case: object, score: object, n: int, seed: int) -> list[object]:
         counts.append(n)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(comparison, "compare", compare)
-    monkeypatch.setattr(hs, "fit", lambda *_, **__: mixture_of_one())
     text = call("demo", "--out", tmp_path / "out", "--n", 2001, code=130)
     assert "a row has at most 2000 samples, not 2001" in text
     assert counts == [2000]
-
-
-def mixture_of_one() -> hs.GaussianMixture:
-    components = hs.ops.Components(torch.zeros(1, 784), torch.ones(1, 1))
-    return hs.GaussianMixture(components, torch.ones(1), (1, 28, 28))
 
 
 def test_demo_table_json_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +349,7 @@ def test_demo_table_json_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return fit(data[:600], components=2, covariance=hs.LowRank(8), max_iter=3, seed=options["seed"])
 
     law = fit(zoo.images("fashion")[0][:600], components=1, covariance=hs.LowRank(8), max_iter=2)
-    monkeypatch.setattr(hs, "fit", coarse)
+    monkeypatch.setattr("headstart.compare.case.fit", coarse)
     monkeypatch.setattr(zoo, "denoiser", lambda name, device: law.denoise)
     text = call("demo", "--out", tmp_path / "out", "--json", tmp_path / "demo.json", "--n", 40, "--metric-n", 40)
     assert fitted == [2000]

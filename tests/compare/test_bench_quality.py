@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from bench_case import SIGMA, tiny_quality
-from headstart.bench import budget, headline
-from headstart.bench.case import Case
-from headstart.bench.resample import Anchor, resamples
-from headstart.bench.result import Result
-from headstart.bench.way import NFE, SOLVERS, STARTS, Way, ways
+from headstart.compare import headline
+from headstart.compare.case import Case
+from headstart.compare.quality import NFE, STARTS, ways
+from headstart.compare.score import Anchor, resamples
+from headstart.compare.store import Result
+from headstart.compare.way import METHODS, Way
 from headstart.metrics import frechet_distance, kernel_distance, statistics
 from headstart.solver import calls
 from headstart.zoo import images
@@ -24,16 +25,16 @@ FEW = [Way("alone", "none", "none", 0), Way("learned", "2M", "log", 3), Way("cla
 
 
 @pytest.mark.parametrize(
-    "way", [way for way in ways(NFE, STARTS, SOLVERS) if way.solver in SOLVERS], ids=lambda w: w.key
+    "way", [way for way in ways(NFE, STARTS, METHODS) if way.solver in METHODS], ids=lambda w: w.key
 )
 def test_a_way_makes_its_number_of_calls(way: Way) -> None:
     levels = way.levels(SIGMA).tolist()
-    assert calls(SOLVERS[way.solver].rows(levels)) == way.nfe
+    assert calls(METHODS[way.solver].solver.rows(levels)) == way.nfe
     assert (levels[0], levels[-1]) == (SIGMA, 0.0)
 
 
 def test_the_most_telling_rows_come_first() -> None:
-    order = [way.key for way in ways(NFE, STARTS, SOLVERS)]
+    order = [way.key for way in ways(NFE, STARTS, METHODS)]
     assert order[:3] == ["alone-none-none-0", "classic-Heun-rho7-79", "learned-2M-log-5"]
     assert len(order) == len(set(order))
     assert order.index("classic-2M-log-5") < order.index("uninformed-3M-log-5")
@@ -76,7 +77,7 @@ def test_a_limit_ends_a_run_between_rows(tmp_path: Path) -> None:
 def test_transport_and_classic_show_the_same_latents(tmp_path: Path) -> None:
     """The exact denoiser of the mixture carries a latent to the same image from 80 and from the horizon."""
     quality = tiny_quality(tmp_path)
-    far, near = (quality.case.draw(Way(s, "2M", "log", 39), SIGMA, 8, 0, 0, {})[0] for s in ("classic", "transport"))
+    far, near = (quality.case.draw(Way(s, "2M", "log", 39), 8, 0, 0)[0] for s in ("classic", "transport"))
     assert float((far - near).square().mean().sqrt()) < 0.05 * float(far.std())
 
 
@@ -110,7 +111,7 @@ def test_replicates_are_distances_of_resampled_sets(n: int, d: int) -> None:
 
 def test_the_kernel_distance_is_that_of_the_metrics(tmp_path: Path) -> None:
     score = tiny_quality(tmp_path).score
-    x = score.embed(score.case.train.images[:50])
+    x = score.embed(score.train.images[:50])
     assert score.kernel_distance(x) == pytest.approx(kernel_distance(x, score.test).value, rel=1e-9)
 
 
@@ -158,23 +159,23 @@ def test_a_budget_is_compared_on_common_seeds_above_the_floor() -> None:
     rows = [row("classic", 5, fd, fd, seed=s) for s, fd in enumerate((9.0, 11.0, 10.0))]
     rows += [row("classic", 5, 1.0, 20.0, "UniPC"), row("classic", 5, 1.0, 1.0, "3M", seed=7)]  # 3M: no common seed
     rows += [row("learned", 5, fd, fd, seed=s) for s, fd in enumerate((6.0, 6.0))]
-    classic, learned = budget.budget([r for r in rows if r["solver"] != "3M"], 2.0)
+    classic, learned = headline.budget([r for r in rows if r["solver"] != "3M"], 2.0)
     assert (classic["way"][1], classic["fd"], classic["seeds"]) == ("2M", 10.0, 2)  # UniPC was not picked
     assert (learned["fd"], learned["ratio"], learned["spread"]) == (6.0, 2.0, 0.0)
     assert (learned["low"], learned["high"]) == pytest.approx((8.5 / 4.5, 7.5 / 3.5))
-    assert budget.budget(rows, 2.0) == []
-    assert budget.budget(rows[:3], 2.0) == []
-    (_, below) = budget.budget([row("classic", 3, 9.0, 9.0), row("learned", 3, 1.0, 1.0)], 2.0)
+    assert headline.budget(rows, 2.0) == []
+    assert headline.budget(rows[:3], 2.0) == []
+    (_, below) = headline.budget([row("classic", 3, 9.0, 9.0), row("learned", 3, 1.0, 1.0)], 2.0)
     assert below["ratio"] is None
 
 
 def test_where_a_learned_start_no_longer_helps() -> None:
     rows = [row("classic", n, fd, fd) for n, fd in {3: 9.0, 5: 5.0, 9: 3.0, 13: 2.0, 79: 1.0}.items()]
     rows += [row("learned", n, fd, fd) for n, fd in {3: 4.0, 5: 6.0, 9: 2.9, 13: 2.5}.items()]
-    found = budget.overtaken(rows)
+    found = headline.overtaken(rows)
     assert found is not None
     assert (found["nfe"], found["classic"], found["learned"]) == (13, 2.0, 2.5)  # not 5: at 9 it helps again
-    assert budget.overtaken([r for r in rows if r["nfe"] < 13]) is None
+    assert headline.overtaken([r for r in rows if r["nfe"] < 13]) is None
 
 
 def test_a_seed_that_was_cut_short_is_left_out() -> None:

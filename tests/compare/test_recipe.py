@@ -22,15 +22,24 @@ import headstart as hs
 from bench.agreement import edm_oracle, edm_pickle
 from headstart import ops
 from headstart.cli import app
+from headstart.compare.network import OnPictures, features_of, real_subject
+from headstart.compare.recipe import (
+    FFHQ64,
+    IMAGENET512,
+    PROTOCOLS,
+    FlowProtocol,
+    Job,
+    Protocol,
+    RecipeScore,
+    divide,
+    settings_of,
+    slug,
+)  # fmt: skip
+from headstart.compare.recipe import run_recipe as run
+from headstart.compare.store import Part, claim, parts
 from headstart.io import DataError, Dataset, read_dataset
 from headstart.io.output import to_bytes, write_samples
 from headstart.metrics import Evaluator, frechet_distance, statistics
-from headstart.recipes import FFHQ64, IMAGENET512, PROTOCOLS, Flow, Job, Protocol, run
-from headstart.recipes.job import settings_of
-from headstart.recipes.network import real_bench
-from headstart.recipes.part import Part, parts
-from headstart.recipes.reference import OnPictures, features_of
-from headstart.recipes.score import gather
 
 TINY = Protocol("tiny", 1.0, 6, 4, 5.0, nfe=(4,), planned=())
 
@@ -65,6 +74,13 @@ def job(out: Path, denoiser: Any, labels: bool = True, **others: Any) -> Job:
     return Job(given.pop("protocol", TINY), denoiser, images, out, decode=to_bytes, **given)
 
 
+def samples_of(job: Job, name: str) -> torch.Tensor:
+    """What the way called `name` drew for seed 0."""
+    train, held = divide(job.data, job.n)
+    way = next(way for way in job.ways() if slug(way) == name)
+    return RecipeScore(job, job.experiment(train), held).samples(way, 0)
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -75,15 +91,15 @@ def test_the_published_rows_and_ours_are_all_there(protocol: Protocol) -> None:
     heun = {way.start: way for way in ways if way.solver == "Heun"}
     assert list(heun) == ["classic", "uninformed", "learned", "empirical"]
     steps = 40 if protocol is FFHQ64 else 32
-    assert heun["classic"].calls == 2 * steps - 1
-    grid = heun["learned"].grid
+    assert heun["classic"].nfe == 2 * steps - 1
+    grid = heun["learned"].levels(protocol.horizon)
     assert grid is not None
-    assert (heun["learned"].calls, len(grid), grid[0], grid[-2], grid[-1]) == (39, 21, 7, pytest.approx(0.002), 0)
+    assert (heun["learned"].nfe, len(grid), grid[0], grid[-2], grid[-1]) == (39, 21, 7, pytest.approx(0.002), 0)
     for start in heun:
-        assert [way.calls for way in ways if (way.start, way.solver) == (start, "DPM++ 2M")] == list(protocol.nfe)
-    assert [way.calls for way in ways if way.solver == "planned"] == list(protocol.planned)
-    assert (ways[-1].calls, ways[-1].sigma) == (0, 0)
-    assert len({way.slug for way in ways}) == len(ways)
+        assert [way.nfe for way in ways if (way.start, way.solver_name) == (start, "DPM++ 2M")] == list(protocol.nfe)
+    assert [way.nfe for way in ways if way.solver_name == "planned"] == list(protocol.planned)
+    assert (ways[-1].nfe, ways[-1].horizon(protocol.horizon)) == (0, 0)
+    assert len({slug(way) for way in ways}) == len(ways)
     assert (IMAGENET512.guidance, IMAGENET512.latents, FFHQ64.latents) == (1.9, True, False)
 
 
@@ -95,17 +111,17 @@ def test_the_published_flow_is_there_on_request(conditional: bool) -> None:
     ways = FFHQ64.flow_ways(conditional)
     heun = [way for way in ways if way.solver == "Heun"]
     names = ["tarflow cfg 0.5", "tarflow cfg 1", "tarflow cfg 2"] if conditional else ["tarflow"]
-    assert [(way.start, way.calls, way.sigma) for way in heun] == [(name, 39, 7) for name in names]
-    ours = [way for way in ways if way.solver == "DPM++ 2M"]
-    assert [(way.start, way.calls) for way in ours] == [(names[len(names) // 2], nfe) for nfe in FFHQ64.nfe]
+    assert [(way.start, way.nfe, way.horizon(FFHQ64.horizon)) for way in heun] == [(name, 39, 7) for name in names]
+    ours = [way for way in ways if way.solver_name == "DPM++ 2M"]
+    assert [(way.start, way.nfe) for way in ours] == [(names[len(names) // 2], nfe) for nfe in FFHQ64.nfe]
 
 
 @pytest.mark.parametrize(("n", "size"), [(10, 4), (8, 4), (3, 5)])
 def test_parts_cover_every_sample_once(n: int, size: int) -> None:
-    made = parts(["a", "b"], 2, n, size)
-    for slug in ("a", "b"):
+    made = parts(["a", "b"], range(2), n, size)
+    for name in ("a", "b"):
         for seed in (0, 1):
-            own = [part for part in made if (part.slug, part.seed) == (slug, seed)]
+            own = [part for part in made if (part.slug, part.seed) == (name, seed)]
             assert [i for part in own for i in range(part.offset, part.offset + part.n)] == list(range(n))
     assert len({part.path(Path()) for part in made}) == len(made)
 
@@ -144,7 +160,7 @@ def test_a_run_goes_on_where_it_was_cut(tmp_path: Path, exact: Exact) -> None:
 
 
 LATENT = Protocol("tiny", 1.0, 4, 3, 5.0, nfe=(3,), planned=(), guidance=1.9, latents=True)
-FLOW = replace(TINY, flow=Flow(patch=2, channels=8, layers=1, epochs=3, scale=2.0, guidance=(0.5, 1.0)))
+FLOW = replace(TINY, flow=FlowProtocol(patch=2, channels=8, layers=1, epochs=3, scale=2.0, guidance=(0.5, 1.0)))
 
 
 def test_a_flow_joins_a_run(tmp_path: Path, exact: Exact) -> None:
@@ -225,8 +241,6 @@ def test_classes_go_round(tmp_path: Path, exact: Exact) -> None:
     ],
 )
 def test_another_run_is_not_mixed_in(tmp_path: Path, exact: Exact, others: dict[str, Any], message: str) -> None:
-    from headstart.recipes.part import claim
-
     claim(tmp_path, settings_of(job(tmp_path, exact)))
     with pytest.raises(ValueError, match=message):
         run(job(tmp_path, exact, **others))
@@ -341,38 +355,40 @@ def test_latents_networks_and_decoder_are_read_from_files(latent_files: Path, tm
     """EDM2's kind of network guided by another, on its normalized latents, pictures through a decoder."""
     latents = read_dataset(latent_files / "latents.pt")
     files = [latent_files / f"{name}.pkl" for name in ("net", "guide")]
-    bench = real_bench(LATENT, *files, latent_files / "vae", latents, torch.device("cpu"))
-    deviations = bench.data.images.std(dim=(0, 2, 3)).tolist()
+    subject = real_subject(LATENT, *files, latent_files / "vae", latents, torch.device("cpu"))
+    deviations = subject.data.images.std(dim=(0, 2, 3)).tolist()
     assert deviations == pytest.approx([2 / 4.17, 2 / 4.62, 2 / 3.71, 2 / 3.28], rel=0.1)
-    maps = {"means": OnPictures(lambda x: x.flatten(2).mean(2), bench.decode)}
-    table = run(Job(LATENT, bench.denoiser, bench.data, tmp_path / "out", maps, bench.decode, 8, 1, 8, components=2))
+    maps = {"means": OnPictures(lambda x: x.flatten(2).mean(2), subject.decode)}
+    table = run(
+        Job(LATENT, subject.denoiser, subject.data, tmp_path / "out", maps, subject.decode, 8, 1, 8, components=2)
+    )
     assert table is not None
     sheet = np.asarray(Image.open(tmp_path / "out" / "learned-heun-5-nearest.png"))
-    height, width = bench.decode(bench.data.images[:1]).shape[1:3]
+    height, width = subject.decode(subject.data.images[:1]).shape[1:3]
     assert sheet.shape == (4 * (height + 2) + 2, 8 * (width + 2) + 2, 3)  # decoded, above three neighbours
 
 
 def test_true_images_are_the_reference_of_latents(latent_files: Path, tmp_path: Path) -> None:
     """Figures on feature maps are against the images of the same classes, not against decoded latents."""
     net, vae, latents, images = (latent_files / name for name in ("net.pkl", "vae", "latents.pt", "images.npz"))
-    bench = real_bench(LATENT, net, None, vae, read_dataset(latents), torch.device("cpu"))
-    maps: dict[str, Any] = {"means": OnPictures(lambda x: x.flatten(2).mean(2), bench.decode)}
+    subject = real_subject(LATENT, net, None, vae, read_dataset(latents), torch.device("cpu"))
+    maps: dict[str, Any] = {"means": OnPictures(lambda x: x.flatten(2).mean(2), subject.decode)}
     real = features_of(str(images), (0, 1), maps, 7, torch.device("cpu"), progress=False)
     kept = read_dataset(images, classes=(0, 1)).images
     assert len(kept) == 20
     torch.testing.assert_close(real["means"], kept.flatten(2).mean(2))
-    own = Job(LATENT, bench.denoiser, bench.data, tmp_path, maps, bench.decode, 8, 1, 8, components=2)
+    own = Job(LATENT, subject.denoiser, subject.data, tmp_path, maps, subject.decode, 8, 1, 8, components=2)
     jobs = [replace(own, out=tmp_path / name, real=lambda f=found: f) for name, found in (("a", {}), ("b", real))]
     tables = [run(one) for one in jobs]
     decoded, true = ({f["metric"]: f for f in table["rows"][0]["figures"]} for table in tables if table)
     assert decoded["SWD"] == true["SWD"]  # on the latents themselves
     assert decoded["FD"]["value"] != true["FD"]["value"]
-    samples = gather(jobs[1], "classic-heun-7", 0)
+    samples = samples_of(jobs[1], "classic-heun-7")
     groups = torch.randperm(20, generator=torch.Generator().manual_seed(0)).split(8)
     wanted = frechet_distance(statistics(maps["means"](samples)), statistics(real["means"][groups[0]]))
     assert true["FD"]["value"] == pytest.approx(wanted, rel=1e-5)
     with pytest.raises(ValueError, match="real must be at least n = 8 samples on means, got 5"):
-        Evaluator(bench.data.images, 8, maps, real={"means": real["means"][:5]})
+        Evaluator(subject.data.images, 8, maps, real={"means": real["means"][:5]})
 
 
 def test_the_command_takes_true_images(latent_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

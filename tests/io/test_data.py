@@ -230,7 +230,7 @@ def test_zoo_images_are_balanced_and_stated() -> None:
 
 
 def test_subset_is_made_again_bit_for_bit(tmp_path: Path) -> None:
-    from headstart.zoo.subset import make_subset
+    from bench.zoo.subset import make_subset
 
     labels = np.repeat(np.arange(10, dtype=np.uint8), 8)
     pixels = np.random.default_rng(0).integers(0, 256, (80, 28, 28), dtype=np.uint8)

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 import headstart as hs
+from bench.zoo.train import grow, load_training_images, train
 from headstart.zoo.network import UNet
-from headstart.zoo.train import grow, load_training_images, train
 
 SETTINGS: dict[str, Any] = {
     "name": "tiny", "side": 32, "grow": None, "minutes": None, "budget": 24, "widths": [8, 32], "sigma_max": None,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from headstart.bench.energy import equal_quality, figures, ratios
 from headstart.bench.measure import OURS
 from headstart.bench.speed import shares
-from headstart.bench.table import NAMES, Held, Table, machine
-from headstart.bench.way import Way
+from headstart.compare.table import NAMES, Held, Table, machine
+from headstart.compare.way import Way
 
 
 def speed_table(held: Held) -> Table:

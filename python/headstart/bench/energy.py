@@ -1,4 +1,9 @@
-"""`headstart bench energy`: joules a sample, as a counter of the hardware shows them."""
+"""`headstart bench energy`: joules a sample, as a counter of the hardware shows them.
+
+Through zeus: NVML's total energy of a GPU, RAPL's of a processor's packages where the kernel lets them be read.
+Reference: "Zeus: Understanding and Optimizing GPU Energy Consumption of DNN Training" (You, Chung, Chowdhury, 2023,
+https://www.usenix.org/conference/nsdi23/presentation/you).
+"""
 
 from __future__ import annotations
 
@@ -6,31 +11,29 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
-import headstart as hs
-from headstart.bench.case import Case
-from headstart.bench.counter import Counter
-from headstart.bench.headline import headline
-from headstart.bench.result import Result
-from headstart.bench.way import HEUN, Way
+from headstart.compare.case import Case
+from headstart.compare.headline import headline
+from headstart.compare.store import Result
+from headstart.compare.way import HEUN, Way
 from headstart.io.progress import track
 
 REPETITIONS = 3
-USUAL = (Way(*HEUN), Way("classic", "2M", "log", 9), Way("learned", "2M", "log", 5))  # where no quality is known
+USUAL = (HEUN, Way("classic", "2M", "log", 9), Way("learned", "2M", "log", 5))  # where no quality is known
 
 
 @dataclass
 class Energy:
     """One measurement of several ways, one batch after another on one device.
 
-    Fields:
+    Attributes:
         case: whose denoiser and starts.
         counter: of the device; None: times only.
         result: where rows go.
-        horizon: sigma_T of the learned starts.
         batch: samples a call.
         seconds: least time a point, all repetitions together.
         clock, rest: seconds now, and waiting; tests put others in their place.
@@ -39,7 +42,6 @@ class Energy:
     case: Case
     counter: Counter | None
     result: Result
-    horizon: float
     batch: int
     seconds: float
     clock: Callable[[], float] = time.perf_counter
@@ -57,7 +59,7 @@ class Energy:
 
     def wait(self) -> None:
         """Waits for the device."""
-        if self.case.device.startswith("cuda"):
+        if torch.device(self.case.device).type == "cuda":
             torch.cuda.synchronize()
 
     def idle(self) -> float | None:
@@ -72,7 +74,7 @@ class Energy:
         span = self.span(nothing, self.seconds / REPETITIONS)
         return span["joules"] / span["seconds"]
 
-    def row(self, way: Way, plans: Mapping[int, hs.Plan]) -> dict[str, Any]:
+    def row(self, way: Way) -> dict[str, Any]:
         """One way: idle power, then its repetitions, each for a third of the time, samples that never repeat."""
         first = 0
 
@@ -80,12 +82,12 @@ class Energy:
             nonlocal first
             began, count = self.clock(), 0
             while not count or self.clock() - began < seconds:
-                self.case.draw(way, self.horizon, self.batch, 0, first + count, plans)
+                self.case.draw(way, self.batch, 0, first + count)
                 count += self.batch
             first += count
             return count
 
-        self.case.draw(way, self.horizon, self.batch, 0, 0, plans)  # warm
+        self.case.draw(way, self.batch, 0, 0)  # warm
         idle = self.idle()
         spans = [self.span(draw, self.seconds / REPETITIONS) for _ in range(REPETITIONS)]
         about = {"start": way.start, "solver": way.solver, "grid": way.grid, "nfe": way.nfe, "batch": self.batch}
@@ -96,8 +98,8 @@ class Energy:
         points = [way for way in ways if not self.result.has(f"{way.key}-b{self.batch}")]
         with track("energy", len(points), True) as advance:
             for way in points:
-                plans = {way.nfe: self.case.plan(way.nfe, self.horizon)} if way.start == "planned" else {}
-                self.result.add(f"{way.key}-b{self.batch}", self.row(way, plans))
+                self.case.prepare(way)
+                self.result.add(f"{way.key}-b{self.batch}", self.row(way))
                 advance(f"energy: {way.key} done")
 
 
@@ -144,3 +146,74 @@ def ratios(pairs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
                     entry[name] = None if x is None or y is None or y <= 0 else x / y
                 table.append(entry)
     return table
+
+
+RAPL = Path("/sys/class/powercap/intel-rapl")
+
+
+class Counter(Protocol):
+    """A counter of energy.
+
+    Attributes:
+        name: what is counted, and by what.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def joules(self) -> float:
+        """Energy since some fixed moment, never falling."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A counter that asks a function."""
+
+    name: str
+    read: Callable[[], float]
+
+    def joules(self) -> float:
+        return self.read()
+
+
+def find_counter(device: torch.device) -> Counter | str:
+    """The counter of the device, or a sentence that says why there is none."""
+    return gpu_counter(device.index or 0) if device.type == "cuda" else processor_counter()
+
+
+def gpu_counter(index: int) -> Counter | str:
+    """NVML's total energy of one GPU."""
+    try:
+        from zeus.device import get_gpus
+    except ImportError:
+        return "no energy counter on this machine: the extra headstart[energy] is not installed"
+    try:
+        gpus = get_gpus()  # numbered as torch numbers them, CUDA_VISIBLE_DEVICES included
+        if not gpus.supports_get_total_energy_consumption(index):
+            return f"no energy counter on this machine: GPU {index} has none"
+        gpus.get_total_energy_consumption(index)
+    except Exception as error:  # zeus has an error of its own for each driver's
+        return f"no energy counter on this machine: {error}"
+    return Reading(f"NVML total energy, GPU {index}", lambda: gpus.get_total_energy_consumption(index) / 1e3)
+
+
+def processor_counter() -> Counter | str:
+    """RAPL's energy of all packages."""
+    if not RAPL.is_dir():
+        return f"no energy counter on this machine: the kernel shows no RAPL ({RAPL} is not there)"
+    try:
+        from zeus.device import get_cpus
+    except ImportError:
+        return "no energy counter on this machine: the extra headstart[energy] is not installed"
+    try:
+        cpus = get_cpus()
+        count = len(cpus)
+
+        def read() -> float:
+            return sum(cpus.get_total_energy_consumption(i).cpu_mj for i in range(count)) / 1e3
+
+        read()
+    except Exception as error:  # no right to read, no package: each an error of zeus's own
+        return f"no energy counter on this machine: {error}"
+    return Reading(f"RAPL packages, {count}", read)

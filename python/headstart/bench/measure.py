@@ -8,11 +8,13 @@ interquartile ranges.
 
 from __future__ import annotations
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,10 +24,10 @@ Run = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Case:
+class Contest:
     """One comparison.
 
-    Fields:
+    Attributes:
         name: what is computed, with its sizes.
         size: bytes one unit of work must move: every input read once, every output written once.
         contenders: what is timed, by name; `headstart` among them.
@@ -44,11 +46,11 @@ class Case:
     tolerance: float | None = None
     calls: int = 1
     settle: float = 0.0
-    sample: Callable[[], Case] | None = None
+    sample: Callable[[], Contest] | None = None
     units: int = 1
     arithmetic: float = 0.0
 
-    def only(self, names: Iterable[str]) -> Case:
+    def only(self, names: Iterable[str]) -> Contest:
         """The case, and its sample, with these contenders alone."""
         names, sample = list(names), self.sample
         chosen = {name: self.contenders[name] for name in names}
@@ -75,7 +77,7 @@ def copy_of(size: int, device: str) -> Run:
     return lambda: target.copy_(source)
 
 
-def verify(case: Case) -> None:
+def verify(case: Contest) -> None:
     """Calls every contender once, which warms it up, and compares the results.
 
     Raises:
@@ -108,7 +110,7 @@ def repetition(run: Run, calls: int, device: str) -> float:
 
 
 def paired(
-    case: Case, device: str = "cpu", seconds: float = 1.5, least: int = 3, most: int = 200, verified: bool = False
+    case: Contest, device: str = "cpu", seconds: float = 1.5, least: int = 3, most: int = 200, verified: bool = False
 ) -> dict[str, Any]:  # fmt: skip
     """Times all contenders and the copy in turn, a different one first each time, for about `seconds`.
 
@@ -171,3 +173,43 @@ def threads(count: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def resident(name: str) -> int:
+    """`VmRSS` (now) or `VmHWM` (the most since it was reset) of this process, in bytes."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
+    return 1024 * int(line.split()[1])
+
+
+def trim() -> None:
+    """Hands memory that is free back to the system."""
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if release is not None:
+        release(0)
+
+
+def high_water(run: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes that `run()` held at most beyond what was held before; None where the system does not tell.
+
+    On a GPU torch's allocations; on a CPU the process's resident memory, after what earlier calls left to the allocator
+    is handed back where the C library can (glibc); elsewhere that does not count again.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        trim()
+        CLEAR.write_text("5")  # VmHWM falls to what is held now
+        before = resident("VmRSS")
+        run()
+        return max(0, resident("VmHWM") - before)
+    except (OSError, StopIteration, ValueError):
+        run()
+        return None

@@ -10,9 +10,9 @@ from typing import Any
 
 from headstart.bench.chart import Series, bars, lines
 from headstart.bench.cost_table import compact_speed_table, energy_tables, speed_table
-from headstart.bench.folder import folders_of, networks_of
 from headstart.bench.quality_page import quality_part
-from headstart.bench.table import about
+from headstart.compare.store import folders_of, networks_of
+from headstart.compare.table import about
 
 Held = Mapping[str, Any]
 STYLE = Path(__file__).with_name("page.css")

@@ -30,7 +30,7 @@ SIGMA_DATA = 0.5
 class Peer:
     """A sampler to compare with.
 
-    Fields:
+    Attributes:
         load: makes the sampler for a network's `sigma_data`; ImportError where its library is not installed.
         solver: the headstart solver it is set beside.
         raw: it takes the raw network and does the preconditioning itself.

@@ -11,12 +11,11 @@ from typing import Any
 
 from headstart.bench.chart import Series, lines
 from headstart.bench.energy import figures
-from headstart.bench.folder import strips_of
-from headstart.bench.headline import full_seeds, group, pool
 from headstart.bench.measure import OURS
-from headstart.bench.quality_table import budget_table, headline_table, quality_table, score_table
-from headstart.bench.table import NAMES
-from headstart.bench.way import Way
+from headstart.compare.headline import full_seeds, group, pool
+from headstart.compare.store import strips_of
+from headstart.compare.table import NAMES, budget_table, headline_table, quality_table, score_table
+from headstart.compare.way import Way
 
 Held = Mapping[str, Any]
 CEILING = 5.0  # of the least distance: where a chart of them ends

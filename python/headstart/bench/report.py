@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headstart.bench.cost_table import energy_tables, speed_table
-from headstart.bench.folder import networks_of
-from headstart.bench.quality_table import budget_table, headline_table, quality_table, score_table
-from headstart.bench.table import Held, Table, about
+from headstart.compare.store import networks_of
+from headstart.compare.table import Held, Table, about, budget_table, headline_table, quality_table, score_table
 
 
 def tables(files: Mapping[str, Held]) -> list[Table]:

@@ -13,16 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import headstart as hs
-from headstart.bench.measure import OURS, Case, paired, threads, verify
-from headstart.bench.memory import high_water
+from headstart.bench.measure import OURS, Contest, high_water, paired, threads, verify
 from headstart.bench.peers import PEERS, SIGMA_DATA, absent, preconditioned
-from headstart.bench.result import Result
-from headstart.bench.way import EDM_SIGMA_MIN, SIGMA_MAX
+from headstart.compare.store import Result
+from headstart.compare.way import EDM_SIGMA_MIN, SIGMA_MAX, methods_of
+from headstart.denoiser import EDM
 from headstart.io.progress import track
-from headstart.solver import calls
+from headstart.sampling import Sampler, sample
+from headstart.solver import Solver, calls
+from headstart.solver.grid import karras
+from headstart.start import Classic
 
-SOLVERS: dict[str, Any] = {"DPMpp2M": hs.DPMpp2M(), "Heun": hs.Heun()}
+SOLVERS: dict[str, Solver] = {type(m.solver).__name__: m.solver for m in methods_of("speed").values()}
 COMPILED, GRAPH, NULL = "headstart, network compiled", "headstart, CUDA graph", "headstart, network that does nothing"
 AGREE = 1e-2  # of the largest entry: how far two samplers of one method may be apart in float32
 
@@ -55,7 +57,7 @@ def points(solvers: Sequence[str], batches: Sequence[int], sides: Sequence[int],
 class Speed:
     """One measurement.
 
-    Fields:
+    Attributes:
         denoiser: around whose network every sampler runs.
         channels: of the images.
         seconds: time a point, beyond three repetitions.
@@ -69,19 +71,19 @@ class Speed:
     seconds: float = 5.0
     compile: bool = False
 
-    def case(self, point: Point) -> Case:
+    def contest(self, point: Point) -> Contest:
         """Contenders on the same grid (EDM's, rho 7), and headstart with a network that costs nothing."""
         shape = (self.channels, point.side, point.side)
         solver = SOLVERS[point.solver]
-        grid = hs.karras(SIGMA_MAX, EDM_SIGMA_MIN, point.steps, 7.0)
-        start = hs.Classic(shape, SIGMA_MAX, device=self.device)
+        grid = karras(SIGMA_MAX, EDM_SIGMA_MIN, point.steps, 7.0)
+        start = Classic(shape, SIGMA_MAX, device=self.device)
         x = start.sample(point.batch)
-        draw = partial(hs.sample, start=start, n=point.batch, grid=grid, solver=solver)
+        draw = partial(sample, start=start, n=point.batch, grid=grid, solver=solver)
         contenders: dict[str, Callable[[], Any]] = {OURS: lambda: draw(self.denoiser)}
         if self.device.type == "cuda":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                sampler = hs.Sampler(self.denoiser, start, batch=point.batch, grid=grid, solver=solver)
+                sampler = Sampler(self.denoiser, start, batch=point.batch, grid=grid, solver=solver)
             if sampler.graphed:
                 contenders[GRAPH] = sampler
         if self.compile:
@@ -90,18 +92,18 @@ class Speed:
         contenders[NULL] = partial(forget, partial(draw, nothing))
         contenders |= self.peers(point, x, grid)
         units, size = calls(solver.rows(grid.tolist())), 2 * x.numel() * x.element_size()
-        return Case(point.key, size, contenders, AGREE, units=units)
+        return Contest(point.key, size, contenders, AGREE, units=units)
 
     def compiled(self) -> Any:
         """The denoiser with its raw network compiled, or itself compiled where it has none."""
         torch._dynamo.reset()
-        if isinstance(self.denoiser, hs.EDM):
+        if isinstance(self.denoiser, EDM):
             return self.around(torch.compile(self.denoiser.net))
         return torch.compile(self.denoiser)
 
-    def around(self, net: Any) -> hs.EDM:
+    def around(self, net: Any) -> EDM:
         """The denoiser's preconditioning of another raw network."""
-        return hs.EDM(net, self.denoiser.sigma_data, self.denoiser.dtype)
+        return EDM(net, self.denoiser.sigma_data, self.denoiser.dtype)
 
     def nothing(self, x: Tensor) -> Any:
         """A denoiser that computes nothing, preconditioned where the network is."""
@@ -110,14 +112,14 @@ class Speed:
         def network(state: Tensor, level: Tensor) -> Tensor:
             return next(given)
 
-        return self.around(network) if isinstance(self.denoiser, hs.EDM) else network
+        return self.around(network) if isinstance(self.denoiser, EDM) else network
 
     def peers(self, point: Point, x: Tensor, grid: Tensor) -> dict[str, Callable[[], Any]]:
         """The samplers of other projects that are installed, of the same solver; those that precondition for themselves
         are given the raw network."""
         missing = absent()
         found: dict[str, Callable[[], Any]] = {}
-        raw: Any = self.denoiser.net if isinstance(self.denoiser, hs.EDM) else None
+        raw: Any = self.denoiser.net if isinstance(self.denoiser, EDM) else None
         sigma_data = SIGMA_DATA if raw is None else self.denoiser.sigma_data
         opaque = self.denoiser if raw is None else preconditioned(raw, sigma_data)
         for name, peer in PEERS.items():
@@ -129,19 +131,19 @@ class Speed:
     def row(self, point: Point) -> dict[str, Any]:
         """Times a network call of every contender, and the memory of headstart's."""
         with threads(point.threads), torch.no_grad():
-            case = self.case(point)
+            case = self.contest(point)
             memory = high_water(case.contenders[OURS], self.device)
             erring = self.erring(case)
             sound = case.only(name for name in case.contenders if name not in erring)
             measured = paired(sound, self.device.type, self.seconds, most=50, verified=True)
         return {**asdict(point), "memory": memory, "erring": erring, **measured}
 
-    def erring(self, case: Case) -> dict[str, str]:
+    def erring(self, case: Contest) -> dict[str, str]:
         """Why each contender beside headstart that fails, or whose result is another, does; it takes no part."""
         expected, found = case.contenders[OURS](), {}
         for name, run in case.contenders.items():
             try:
-                verify(Case(name, 0, {OURS: lambda: expected, name: run}, case.tolerance))
+                verify(Contest(name, 0, {OURS: lambda: expected, name: run}, case.tolerance))
             except Exception as error:
                 if name == OURS or exhausted(error):
                     raise

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.bench_common import Denoiser, Device, Out, Quick, Side, find_data, find_out, numbers
-from headstart.cli.bench_quality import quality
+from headstart.cli.bench_quality import Denoiser, Device, Out, Quick, Side, find_data, find_out, numbers, quality
 from headstart.cli.common import console, find_denoiser, find_device, guarded, require_file, say
 
 bench = typer.Typer(
@@ -48,11 +47,10 @@ def speed(
     folder = find_out(out, where)
     import torch
 
-    from headstart.bench.folder import path_of
-    from headstart.bench.frame import side_of
     from headstart.bench.peers import versions
-    from headstart.bench.result import Result
     from headstart.bench.speed import SOLVERS, Speed, points, shares
+    from headstart.compare.case import side_of
+    from headstart.compare.store import Result, path_of
 
     network = find_denoiser(denoiser, where)
     own = side_of(network) or 28
@@ -95,12 +93,9 @@ def energy(
     """Joules a sample of ways of equal quality (those of the denoiser's quality file), by its counter."""
     where = find_device(device)
     folder = find_out(out, where)
-    from headstart.bench.case import Case, split
-    from headstart.bench.counter import find_counter
-    from headstart.bench.energy import USUAL, Energy, equal_quality, figures
-    from headstart.bench.folder import path_of
-    from headstart.bench.frame import require_side
-    from headstart.bench.result import Result, read
+    from headstart.bench.energy import USUAL, Energy, equal_quality, figures, find_counter
+    from headstart.compare.case import Case, require_side, split
+    from headstart.compare.store import Result, path_of, read
 
     counter = find_counter(where)
     if isinstance(counter, str):
@@ -112,15 +107,16 @@ def energy(
     network = find_denoiser(denoiser, where)
     require_side(denoiser, network, known.images, where)
     case = Case(network, known, *split(unseen), device=str(where))
-    horizon = 3.0 if quick else float((held["found"]["horizon"] if held else case.horizon(0.01))["sigma"])
+    measured = held["found"]["horizon"] if held and not quick else None
+    case.sigma = 3.0 if quick else float((measured or case.find_horizon(0.01))["sigma"])
     if quick:
         batch, seconds = 2, 0.0
-    settings = {"denoiser": denoiser, "train": Path(train).name, "seconds": seconds, "sigma": horizon}
+    settings = {"denoiser": denoiser, "train": Path(train).name, "seconds": seconds, "sigma": case.sigma}
     settings |= {} if side is None else {"side": side}
     result = Result(path_of(folder, "energy", denoiser), "energy", settings, str(where))
     found = None if isinstance(counter, str) else counter
     result.found["counter"] = counter if isinstance(counter, str) else counter.name
-    Energy(case, found, result, horizon, batch, seconds).run(ways or USUAL)
+    Energy(case, found, result, batch, seconds).run(ways or USUAL)
     for row in result.rows:
         at = figures(row)
         joules = (
@@ -143,9 +139,9 @@ def report(
     require_file(out, "--out")
     if tables is not None:
         require_file(tables, "--tables")
-    from headstart.bench.folder import folders_of
     from headstart.bench.page import page
     from headstart.bench.report import markdown
+    from headstart.compare.store import folders_of
     from headstart.io.output import write
 
     text = page(results)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.bench.machine import find_chip
 from headstart.cli.common import (
     console,
     find_device,
@@ -18,15 +16,15 @@ from headstart.cli.common import (
     require_seed,
     say,
 )
-from headstart.io.progress import bars
+from headstart.io.machine import find_chip
 
 if TYPE_CHECKING:
-    from headstart.cli.comparison import Row
+    from headstart.compare.demo import DemoRow
 
 PICTURE_COLUMNS = 12
 
 
-def show(rows: list[Row], floor: tuple[float, float], n: int) -> None:
+def show(rows: list[DemoRow], floor: tuple[float, float], n: int) -> None:
     """Prints the table."""
     from rich.table import Table
 
@@ -57,10 +55,14 @@ def demo(
     require_seed(seed)
     import torch
 
-    import headstart as hs
     from headstart import zoo
-    from headstart.cli import comparison
-    from headstart.io.output import write, write_png
+    from headstart.compare import demo as comparison
+    from headstart.compare.case import Case
+    from headstart.compare.score import Distances
+    from headstart.compare.store import stamped, write_json
+    from headstart.io import Dataset
+    from headstart.io.output import write_png
+    from headstart.start import Classic
 
     where = find_device(device)
     network = zoo.denoiser("fashion", device=where)
@@ -69,19 +71,14 @@ def demo(
     if n > count:
         say(f"--n: the floor is of {count} training images, so a row has at most {count} samples, not {n}")
     say(f"fitting a start to {len(train)} images of Fashion-MNIST")
-    mixture: Any = hs.fit(train.to(where), seed=seed, progress=True)
-    score = comparison.Score(train, test)
-    runs = comparison.plan_runs(mixture, train.to(where), seed=seed)
-    rows: list[Row] = []
-    with bars() as progress:
-        task = progress.add_task("network calls", total=count * sum(run.nfe for run in runs))
-        for row in comparison.compare(network, runs, score, count, seed, lambda calls: progress.advance(task, calls)):
-            rows.append(row)
-            progress.update(task, description=f"network calls ({row.start}, {row.solver}, {row.nfe} done)")
+    known, horizon = Dataset(train.to(where)), comparison.HORIZON
+    case = Case(network, known, sigma=horizon, device=where, seed=seed, batch=comparison.CHUNK)
+    score = Distances(train, test)
+    rows = comparison.compare(case, score, count, seed)
     floor = score.floor(count)
     show(rows, floor, count)
-    z = hs.Classic(tuple(train.shape[1:]), sigma_max=1.0, device=where).sample(PICTURE_COLUMNS, seed)
-    write_png(out / "demo.png", picture(comparison.side_by_side(network, mixture, z)))
+    z = Classic(case.shape, sigma_max=1.0, device=where).sample(PICTURE_COLUMNS, seed)
+    write_png(out / "demo.png", comparison.draw_sheet(comparison.side_by_side(case, z)))
     say(f"wrote {out / 'demo.png'}")
     if json_file is not None:
         machine = {
@@ -91,14 +88,5 @@ def demo(
             "torch": torch.__version__,
         }
         table = comparison.to_json(rows, floor, n=count, seed=seed, machine=machine)
-        write(json_file, lambda path: path.write_text(json.dumps(table, indent=1) + "\n"))
+        write_json(json_file, stamped("demo", table))
         say(f"wrote {json_file}")
-
-
-def picture(rows: list[tuple[str, Any]]) -> Any:
-    """The labelled rows as one uint8 picture."""
-    from headstart.cli.sheet import draw_sheet
-    from headstart.io.output import to_bytes
-
-    title = "Unconditional samples; a column is one latent, carried to each start"
-    return draw_sheet([(label, to_bytes(images)) for label, images in rows], title)

@@ -14,8 +14,8 @@ from headstart.cli.common import console, find_device, guarded, require_folder, 
 from headstart.cli.evaluate import FEATURES, find_features
 
 if TYPE_CHECKING:
-    from headstart.recipes import Protocol
-    from headstart.recipes.network import Bench
+    from headstart.compare.network import Subject
+    from headstart.compare.recipe import Protocol
 
 NAMES = ("ffhq64", "imagenet512")
 STARTS = ("mixture", "tarflow")
@@ -42,26 +42,26 @@ def show(table: dict[str, Any]) -> None:
     console.print(printed)
 
 
-def open_bench(
+def open_subject(
     protocol: Protocol, checkpoint: Path | None, guide: Path | None, vae: Path | None, data: str | None,
     classes: str | None, device: Any,
-) -> Bench:  # fmt: skip
+) -> Subject:  # fmt: skip
     """The network and data that the options name.
 
     Raises:
         ValueError: no checkpoint or no data.
     """
+    from headstart.compare.network import real_subject
     from headstart.io import read_classes, read_dataset
-    from headstart.recipes.network import real_bench
 
     if checkpoint is None or data is None:
         raise ValueError("recipe: needs --checkpoint and --data (or --latents), or --smoke for a trial without them")
     kept = None if classes is None else read_classes(classes)
     dataset = read_dataset(data, classes=kept, latent_seed=0, progress=True)
-    return real_bench(protocol, checkpoint, guide, vae, dataset, device)
+    return real_subject(protocol, checkpoint, guide, vae, dataset, device)
 
 
-def find_maps(names: list[str], bench: Bench, device: Any) -> dict[str, Any]:
+def find_maps(names: list[str], subject: Subject, device: Any) -> dict[str, Any]:
     """The feature maps, of pictures.
 
     Raises:
@@ -69,22 +69,22 @@ def find_maps(names: list[str], bench: Bench, device: Any) -> dict[str, Any]:
     """
     import torch
 
-    from headstart.recipes.reference import OnPictures
+    from headstart.compare.network import OnPictures
 
     maps: dict[str, Any] = {}
     for name in names:
         if name == "pixels":
             maps[name] = None
             continue
-        if not bench.decoded:
+        if not subject.decoded:
             raise ValueError(f"--features: {name} takes images: latents need --vae")
-        some = bench.data.images[: LEARN if name == "gradient" else 1]
-        pictures = torch.from_numpy(bench.decode(some)).permute(0, 3, 1, 2).to(device)
-        maps[name] = OnPictures(find_features(name, pictures.float() / 127.5 - 1, device), bench.decode)
+        some = subject.data.images[: LEARN if name == "gradient" else 1]
+        pictures = torch.from_numpy(subject.decode(some)).permute(0, 3, 1, 2).to(device)
+        maps[name] = OnPictures(find_features(name, pictures.float() / 127.5 - 1, device), subject.decode)
     return maps
 
 
-def reference_of(protocol: Protocol, bench: Bench, images: str | None, classes: str | None, n: int) -> str:
+def reference_of(protocol: Protocol, subject: Subject, images: str | None, classes: str | None, n: int) -> str:
     """What samples are compared with, in words.
 
     Raises:
@@ -95,8 +95,8 @@ def reference_of(protocol: Protocol, bench: Bench, images: str | None, classes: 
 
     if images is None:
         held = "held-out latents" if protocol.latents else "held-out images of the data"
-        return f"{held}, decoded by the VAE" if protocol.latents and bench.decoded else held
-    if not protocol.latents or not bench.decoded:
+        return f"{held}, decoded by the VAE" if protocol.latents and subject.decoded else held
+    if not protocol.latents or not subject.decoded:
         reason = "latents need --vae" if protocol.latents else "the images of --data are the reference"
         raise ValueError(f"--images: are the reference of pictures made from latents; {reason}")
     if not Path(images).exists():
@@ -112,8 +112,8 @@ def real_features(
     images: str | None, classes: str | None, maps: dict[str, Any], batch: int, device: Any
 ) -> dict[str, Any]:
     """Features of the true images, where there are any, of the same classes as the latents."""
+    from headstart.compare.network import OnPictures, features_of
     from headstart.io import read_classes
-    from headstart.recipes.reference import OnPictures, features_of
 
     if images is None:
         return {}
@@ -163,28 +163,28 @@ def recipe(
         raise ValueError(f"--smoke: tries the path on networks and data of its own, got {', '.join(given)} too")
     require_folder(out)
     rank, world = (int(os.environ.get(key, default)) for key, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
-    from headstart.recipes import PROTOCOLS, Job, run
-    from headstart.recipes.network import trial, trial_bench
+    from headstart.compare.network import trial, trial_subject
+    from headstart.compare.recipe import PROTOCOLS, Job, run_recipe
 
     where = find_own_device(device)
     protocol = PROTOCOLS[name]
     if smoke:
         protocol, (n, seeds, part, components) = trial(protocol), TRIAL.values()
-        bench = trial_bench(protocol, where)
+        subject = trial_subject(protocol, where)
     else:
-        bench = open_bench(protocol, checkpoint, guide, vae, data, classes, where)
+        subject = open_subject(protocol, checkpoint, guide, vae, data, classes, where)
     if epochs is not None:
         protocol = replace(protocol, flow=replace(protocol.flow, epochs=epochs))
-    reference = reference_of(protocol, bench, images, classes, n)
-    maps = find_maps(features or (["gradient"] if bench.decoded else []), bench, where)
+    reference = reference_of(protocol, subject, images, classes, n)
+    maps = find_maps(features or (["gradient"] if subject.decoded else []), subject, where)
     settings = {"smoke": smoke, **{key: None if value is None else str(value) for key, value in files.items()}}
     job = Job(
-        protocol, bench.denoiser, bench.data, out, maps, bench.decode, n, seeds, part, batch, components, settings,
-        start == "tarflow", partial(real_features, images, classes, maps, batch, where), reference,
+        protocol, subject.denoiser, subject.data, out, maps, subject.decode, n, seeds, part, batch, components,
+        settings, start == "tarflow", partial(real_features, images, classes, maps, batch, where), reference,
     )  # fmt: skip
-    table = run(job, rank, world, progress=rank == 0)
+    table = run_recipe(job, rank, world, progress=rank == 0)
     if table is not None:
         show(table)
-        if not bench.decoded:
+        if not subject.decoded:
             say("Pictures show the channels of latents side by side; with --vae they are decoded.")
         say(f"wrote {out}: start.safetensors, plans, samples, pictures, table.json")

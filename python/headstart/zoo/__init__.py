@@ -1,7 +1,7 @@
 """A small network and images that ship with the package: enough to see the method work, with no download.
 
-`fashion`: a class-conditional EDM-preconditioned U-Net trained on Fashion-MNIST by `zoo/train.py`, and 2,000 training
-and 500 test images of Fashion-MNIST chosen by `zoo/subset.py` (Zalando SE, MIT licence).
+`fashion`: a class-conditional EDM-preconditioned U-Net trained on Fashion-MNIST by `bench/zoo/train.py`, and 2,000
+training and 500 test images of Fashion-MNIST chosen by `bench/zoo/subset.py` (Zalando SE, MIT licence).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def denoiser(name: str = "fashion", device: str | torch.device = "cpu") -> EDM:
     """The network of the zoo, as a denoiser `D(x, sigma, label=None)` of images `[B, *shape]` in [-1, 1].
 
     Args:
-        name: "fashion", of `shape` `[1, 28, 28]`, or a file that `zoo/train.py` wrote; labels are 0..9 (`[B]`, int64),
-            None is unconditional.
+        name: "fashion", of `shape` `[1, 28, 28]`, or a file that `bench/zoo/train.py` wrote; labels are 0..9 (`[B]`,
+            int64), None is unconditional.
         device: where the weights go (float32).
 
     Raises:
@@ -55,7 +55,7 @@ def denoiser(name: str = "fashion", device: str | torch.device = "cpu") -> EDM:
 
 
 def read(path: Path, device: str | torch.device = "cpu") -> EDM:
-    """The denoiser of a file that `zoo/train.py` wrote, see `denoiser`."""
+    """The denoiser of a file that `bench/zoo/train.py` wrote, see `denoiser`."""
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
         if header.get("format") != "headstart-zoo":

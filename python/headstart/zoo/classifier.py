@@ -1,7 +1,7 @@
 """The zoo's classifier: which class an image looks like, for measuring whether samples look like what was asked for.
 
 Three convolutions with group normalization, each followed by a halving of the resolution, a global mean and a linear
-map; trained on Fashion-MNIST by `zoo/train_classifier.py`.
+map; trained on Fashion-MNIST by `bench/zoo/train_classifier.py`.
 """
 
 from __future__ import annotations

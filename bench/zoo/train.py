@@ -1,4 +1,4 @@
-"""Trains the zoo's Fashion-MNIST networks: `python -m headstart.zoo.train --out DIR`, and for the larger one of 32 x 32
+"""Trains the zoo's Fashion-MNIST networks: `python -m bench.zoo.train --out DIR`, and for the larger one of 32 x 32
 images `--name fashion32 --side 32 --widths 48 128 216`, with `--batch 512 --minutes 9` on a GPU.
 
 EDM denoising score matching (Karras et al., 2022, https://arxiv.org/abs/2206.00364): for `x = x0 + sigma n` with

@@ -1,4 +1,4 @@
-"""How good the zoo's network is: `python -m bench.zoo --out DIR [--n 10000]`.
+"""How good the zoo's network is: `python -m bench.zoo.quality --out DIR [--n 10000]`.
 
 Frechet distance on EfficientNet-Lite0 features between n class-conditional samples (Heun, 79 calls from sigma = 80, 40
 Karras levels, rho 7) and the test images, beside the real-against-real floor at the same n (random training images
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 import headstart as hs
+from bench.zoo.train import FOLDER
 from headstart.io import read_idx
 from headstart.io.output import tile, to_bytes, write, write_png
 from headstart.metrics import Lite0Features, frechet_distance, statistics
-from headstart.zoo.train import FOLDER
 
 PART = 500
 

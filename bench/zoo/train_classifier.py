@@ -1,7 +1,7 @@
-"""Trains the zoo's classifier: `python -m headstart.zoo.train_classifier --out DIR`.
+"""Trains the zoo's classifier: `python -m bench.zoo.train_classifier --out DIR`.
 
 Cross-entropy on Fashion-MNIST's 60,000 training images, mirrored and shifted by up to two pixels at random, weights
-averaged over steps. The budget is wall time, as in `zoo/train.py`; the test images are looked at once, at the end.
+averaged over steps. The budget is wall time, as in `bench.zoo.train`; the test images are looked at once, at the end.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from bench.zoo.train import FOLDER, load_training_images
 from headstart.io import read_dataset
 from headstart.io.output import write
 from headstart.zoo.classifier import FORMAT, Classifier
-from headstart.zoo.train import FOLDER, load_training_images
 
 BATCH, RATE, SHIFT = 128, 3e-3, 2
 

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,6 @@ def describe(device: torch.device | str = "cpu") -> dict[str, Any]:
     """The machine as JSON values: chip, driver, versions, load at this moment."""
     import torch
 
-    import headstart as hs
     from headstart import _core
 
     where = torch.device(device)
@@ -59,7 +59,7 @@ def describe(device: torch.device | str = "cpu") -> dict[str, Any]:
         "name": find_chip(where), "device": where.type, "processor": find_processor(), "processors": os.cpu_count(),
         "threads": torch.get_num_threads(), "load": os.getloadavg()[0], "isa": _core.isa(),
         "build": _core.build_info(), "python": platform.python_version(), "torch": str(torch.__version__),
-        "headstart": hs.__version__, "commit": find_commit(),
+        "headstart": metadata.version("headstart"), "commit": find_commit(),
     }  # fmt: skip
     if where.type == "cuda":
         at = torch.cuda.get_device_properties(where)

@@ -1,4 +1,4 @@
-"""Makes `fashion-images.npz`: `python -m headstart.zoo.subset --out FILE`.
+"""Makes `fashion-images.npz`: `python -m bench.zoo.subset --out FILE`.
 
 A class-balanced part of Fashion-MNIST, small enough to ship: 200 training and 50 test images of each of the ten
 classes, picked by a seed, in mixed order. Fashion-MNIST is Copyright 2017 Zalando SE, MIT (Expat) licence, which
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from headstart import zoo
 from headstart.io import read_idx
 from headstart.io.output import write_npz
 
@@ -40,7 +41,7 @@ def make_subset(out: Path, folder: Path, train: int = 200, test: int = 50, seed:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("fashion-images.npz"))
+    parser.add_argument("--out", type=Path, default=Path(zoo.__file__).with_name("fashion-images.npz"))
     parser.add_argument("--data", type=Path, default=Path(FOLDER), help="folder of Fashion-MNIST's idx files")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -1,21 +1,79 @@
-"""Tables of quality: calls to reach one, distances at every number of calls, further scores."""
+"""Tables of measurements, as Markdown and as rows of text for the page: the frame of all, and those of quality."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
-from headstart.bench.budget import budget
-from headstart.bench.headline import METHODS, calls_text, full_seeds, group, headline, picked
-from headstart.bench.table import NAMES, Held, Table, number
-from headstart.bench.way import GROUPS
+from headstart.compare.headline import LEARNED, budget, calls_text, full_seeds, group, headline, picked
+from headstart.compare.quality import groups
+from headstart.compare.way import HEUN_CALLS
+
+Held = Mapping[str, Any]
+NAMES = {
+    "alone": "learned start alone, no network", "classic": "classic, from 80", "learned": "learned start",
+    "planned": "learned start, planned", "transport": "learned start, same latents", "uninformed": "uninformed",
+    "empirical": "empirical (memorizes)",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, the names of columns, and rows of text; the first `left` columns are words."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+
+    def markdown(self) -> str:
+        rule = ["---"] * self.left + ["---:"] * (len(self.columns) - self.left)
+        lines = [self.columns, rule, *self.rows]
+        return "\n".join([self.title, "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+    def html(self) -> str:
+        def cells(row: Sequence[str], tag: str) -> str:
+            kinds = ["" if i < self.left else ' class="n"' for i in range(len(row))]
+            return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(row, kinds, strict=True))
+
+        body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in self.rows)
+        head = f"<tr>{cells(self.columns, 'th')}</tr>"
+        table = f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+        return f'<p>{escape(self.title)}</p><div class="wide">{table}</div>'
+
+
+def machine(held: Held) -> str:
+    """What a file's last rows were measured on."""
+    chip = held["machines"][-1]
+    busy = "" if chip["load"] <= 0.5 else f", other work beside it (load {chip['load']:.1f})"
+    return f"{chip['name']}, {chip['threads']} thread{'s' * (chip['threads'] > 1)}, torch {chip['torch']}{busy}"
+
+
+def about(files: Mapping[str, Held]) -> str:
+    """A network's setting: images, samples, horizon, machine."""
+    held = files.get("quality") or next(iter(files.values()))
+    given, parts = held["settings"], [held["settings"]["denoiser"]]
+    if "horizon" in held["found"]:
+        sizes = given.get("images", {})
+        for name, what in (("train", "starts fitted to"), ("heldout", "compared with")):
+            parts += [f"{what} {sizes[name]:,} images ({given[name]})"] if name in sizes else []
+        parts += [f"framed to {given['side']} x {given['side']} in black"] if "side" in given else []
+        parts.append(f"sigma_T {held['found']['horizon']['sigma']:.3g}")
+    return "; ".join([*parts, machine(held)])
+
+
+def number(value: float) -> str:
+    """With one decimal where it is large (Lite0 features), with three where it is small (gradient features)."""
+    return f"{value:.1f}" if abs(value) >= 20 else f"{value:.3f}"
 
 
 def headline_table(held: Held) -> Table:
     """Network calls to reach a quality."""
     entries, seeds = headline(held["rows"]), len(full_seeds(held["rows"]))
-    names = {"classic": "classic, from 80", **METHODS}
+    names = {"classic": "classic, from 80", **LEARNED}
     targets = {e["target"]: e for e in entries}
     columns = ["start"]
     for name, e in targets.items():
@@ -38,7 +96,7 @@ def headline_table(held: Held) -> Table:
 def budget_table(held: Held) -> Table:
     """Distances at a few calls, and the ratio of the excess over real images."""
     entries = budget(held["rows"], held["found"]["floor"]["fd"])
-    names = {"classic": "best classic, from 80", **METHODS}
+    names = {"classic": "best classic, from 80", **LEARNED}
     methods = [name for name in names if any(e["method"] == name for e in entries)]
     lines = []
     for nfe in dict.fromkeys(e["nfe"] for e in entries):
@@ -64,7 +122,7 @@ def budget_cell(entry: Mapping[str, Any]) -> str:
 
 def compact_table(held: Held) -> Table:
     """Frechet distance of each start's picked way at every number of calls."""
-    names = {"classic": "classic, from 80", **METHODS}
+    names = {"classic": "classic, from 80", **LEARNED}
     picks = {name: picked(held["rows"], name) for name in names}
     calls = sorted({nfe for own in picks.values() for nfe in own})
     lines = [[names[name], *(cell(own[n], n) if n in own else "" for n in calls)] for name, own in picks.items() if own]
@@ -81,7 +139,7 @@ def quality_table(held: Held) -> Table:
     rows = [row for row in held["rows"] if row["seed"] in full_seeds(held["rows"])]
     calls = sorted({row["nfe"] for row in rows if row["nfe"]})
     lines = []
-    for start, solver, grid in GROUPS:
+    for start, solver, grid in groups():
         mine = [row for row in rows if group(row) == (start, solver, grid)]
         if not mine:
             continue
@@ -121,8 +179,10 @@ def score_table(held: Held) -> Table:
     ]
     lines = []
     shown = [row for row in held["rows"] if row["seed"] == 0 and row["grid"] in ("log", "plan", "none")]
-    shown += [row for row in held["rows"] if row["seed"] == 0 and row["solver"] == "Heun" and row["nfe"] == 79]
-    for row in [r for r in shown if r["nfe"] in (0, 5, 9, 79) and r["solver"] in ("none", "plan", "2M", "Heun")]:
+    shown += [row for row in held["rows"] if row["seed"] == 0 and row["solver"] == "Heun" and row["nfe"] == HEUN_CALLS]
+    for row in [
+        r for r in shown if r["nfe"] in (0, 5, 9, HEUN_CALLS) and r["solver"] in ("none", "plan", "2M", "Heun")
+    ]:
         lines.append([NAMES[row["start"]], row["solver"], str(row["nfe"]), *scores(row)])
     lines.append(["real training images", "", "", *scores(held["found"]["floor"])])
     title = (

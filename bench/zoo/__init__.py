@@ -1,0 +1,1 @@
+"""How the zoo's networks and images were made, and how good they are."""
