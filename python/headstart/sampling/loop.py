@@ -60,7 +60,7 @@ def branches_of(
     guides = branch_of(denoiser.guide, rows, dtype, device)
     found = []
     for row, main, guide in zip(rows, mains, guides, strict=True):
-        shares = zip((*main, *guide), denoiser.shares(row.sigma or 0.0), (False, True), strict=False)
+        shares = zip((*main, *guide), denoiser.shares(row.level or 0.0), (False, True), strict=False)
         found.append(tuple(one.times(share, late) for one, share, late in shares if share))
     return found
 
@@ -70,13 +70,13 @@ def branch_of(denoiser: Any, rows: Sequence[Row], dtype: torch.dtype, device: to
     found: list[tuple[Branch, ...]] = []
     if isinstance(denoiser, Preconditioned):
         none = Preconditioning(0.0, 0.0, 0.0, 0.0)
-        at = [denoiser.preconditioning(row.sigma) if row.sigma else none for row in rows]
+        at = [denoiser.preconditioning(row.level) if row.level else none for row in rows]
         levels = torch.tensor([factors.c_noise for factors in at], dtype=dtype, device=device).unbind()
         for row, (c_skip, c_out, c_in, _), level in zip(rows, at, levels, strict=True):
             one = Branch(denoiser.raw, level, c_skip, c_out, (c_in, denoiser.dtype or dtype))
-            found.append((one,) if row.sigma else ())
+            found.append((one,) if row.level else ())
         return found
-    sigmas = [row.sigma or 0.0 for row in rows]
+    sigmas = [row.level or 0.0 for row in rows]
     levels = torch.tensor(sigmas, dtype=torch.float64, device=device).unbind()
     for sigma, level in zip(sigmas, levels, strict=True):
         found.append((Branch(denoiser, level, 0.0, 1.0, None),) if sigma else ())
@@ -85,7 +85,7 @@ def branch_of(denoiser: Any, rows: Sequence[Row], dtype: torch.dtype, device: to
 
 def evaluations(denoiser: Any, rows: Sequence[Row]) -> int:
     """Network evaluations a sample: one for each branch of each row that calls."""
-    sigmas = [row.sigma for row in rows if row.sigma]
+    sigmas = [row.level for row in rows if row.level]
     if not isinstance(denoiser, Guided):
         return len(sigmas)
     return sum(share != 0 for sigma in sigmas for share in denoiser.shares(sigma))
@@ -201,8 +201,12 @@ class Descent:
                 history = [predict(branches, point, raws), *history[: self.depth - 1]]
             a, terms, folded = unfold(row, x, history)
             noise = ops.Noise(row.c, origin.seed, i, origin.offset, origin=origin.place) if row.c else None
-            scaled = None  # its buffer serves again
-            point, scaled = self.step(i, x, a, terms, noise, given.joint is not None)
+            scaled, base = None, x  # its buffer serves again
+            while len(terms) > MOST:  # more than the op takes at once: the first ones in a pass of their own
+                base, a = ops.affine(base, a, terms[:MOST], out=BUFFERS.take(x, x.dtype)), 1.0
+                moved += 2 * x.nbytes + sum(y.nbytes for _, y in terms[:MOST])
+                terms = terms[MOST:]
+            point, scaled = self.step(i, base, a, terms, noise, given.joint is not None)
             moved += 0 if scaled is None else x.numel() * scaled.element_size()
             moved += folded + 2 * x.nbytes + sum(y.nbytes for _, y in terms)
             x = point if row.commit else x
@@ -243,10 +247,10 @@ def follow(x: Tensor, raw: Tensor) -> Tensor:
 
 
 def unfold(row: Row, x: Tensor, history: Sequence[Prediction]) -> tuple[float, list[Term], int]:
-    """The row as a coefficient of `x` and at most four other tensors, and the bytes that predictions took to compute.
+    """The row as a coefficient of `x` and other tensors, and the bytes that predictions took to compute.
 
-    Predictions enter as their parts. Where those are too many, one is computed, the newest that is enough: the others
-    have fewer rows left to serve.
+    Predictions enter as their parts. Where those are more than `MOST`, one is computed, the newest that is enough: the
+    others have fewer rows left to serve. More than `MOST` tensors are left only where as many predictions are used.
     """
     moved = 0
     while True:
@@ -259,11 +263,11 @@ def unfold(row: Row, x: Tensor, history: Sequence[Prediction]) -> tuple[float, l
                 terms.append((b * prediction.skip, prediction.state))
             for out, raw in prediction.parts:
                 terms.append((b * out, raw))
-        if len(terms) <= MOST:
-            return a, terms, moved
         counts = [
             len(prediction.parts) + bool(prediction.skip and prediction.state is not x)
             for _, prediction in zip(row.b, history, strict=False)
         ]
+        if len(terms) <= MOST or max(counts) == 1:
+            return a, terms, moved
         wanted = min(max(counts), 1 + len(terms) - MOST)
         moved += history[next(i for i, count in enumerate(counts) if count >= wanted)].fold()

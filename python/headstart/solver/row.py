@@ -17,6 +17,8 @@ class Row(NamedTuple):
         b: coefficients of the predictions, the newest first.
         c: standard deviation of the fresh noise.
         commit: False: `x'` is a trial point, where the next call is made while `x` stays.
+        told: the call level: noise level at which the whole denoiser, preconditioning included, is evaluated on the
+            state at `sigma`. None: `sigma` itself.
     """
 
     sigma: float | None
@@ -24,6 +26,12 @@ class Row(NamedTuple):
     b: tuple[float, ...] = ()
     c: float = 0.0
     commit: bool = True
+    told: float | None = None
+
+    @property
+    def level(self) -> float | None:
+        """The call level; None: no call."""
+        return self.sigma if self.sigma is None or self.told is None else self.told
 
 
 class Solver(Protocol):
