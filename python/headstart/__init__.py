@@ -25,7 +25,7 @@ from headstart.diagnostics import (
 )
 from headstart.fitting import Dynamic, Fixed
 from headstart.guidance import Guided, guided
-from headstart.planning import Validation, plan, validate
+from headstart.planning import Validation, plan, tune, validate
 from headstart.sampling import SampleInfo, Sampler, integrate, sample
 from headstart.solver import (
     DDPM,
@@ -132,6 +132,7 @@ __all__ = [
     "plan",
     "sample",
     "tail_check",
+    "tune",
     "validate",
     "zoo",
 ]

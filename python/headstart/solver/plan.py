@@ -109,8 +109,8 @@ class Plan:
         """The table as numbers that other tools can run.
 
         With `D_i` the denoised prediction of state `x` at the call level `call_sigmas[i]`, step i is
-        `x = a[i] x + sum_j b[i][j] D_{i-j}`; the state begins as a sample of the law at `sigmas[0]`, the last `x` is the
-        result.
+        `x = a[i] x + sum_j b[i][j] D_{i-j}`; the state begins as a sample of the law at `sigmas[0]`, the last `x` is
+        the result.
 
         Args:
             to: "json", the text that `save` writes; "k-diffusion", a mapping with `sigmas` `[nfe + 1]`, the last 0, as
