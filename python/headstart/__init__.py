@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from headstart.fitting import Dynamic, Fixed
     from headstart.guidance import Guided, guided
-    from headstart.planning import Validation, gits, plan, validate
+    from headstart.planning import Validation, gits, plan, tune, validate
     from headstart.sampling import SampleInfo, Sampler, integrate, sample, sample_info
     from headstart.solver import (
         AFS,
@@ -81,7 +81,7 @@ PLACES = {
     ),
     "headstart.fitting": ("Dynamic", "Fixed"),
     "headstart.guidance": ("Guided", "guided"),
-    "headstart.planning": ("Validation", "gits", "plan", "validate"),
+    "headstart.planning": ("Validation", "gits", "plan", "tune", "validate"),
     "headstart.sampling": ("SampleInfo", "Sampler", "integrate", "sample", "sample_info"),
     "headstart.solver": (
         "AFS", "DDPM", "DEIS", "IPNDM", "Ancestral", "Churn", "DPMpp2M", "DPMpp3M", "DPMppSDE2M", "DPMppSDE3M",
@@ -185,6 +185,7 @@ __all__ = [
     "sample",
     "sample_info",
     "tail_check",
+    "tune",
     "validate",
     "zoo",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `headstart demo | fit | sample | plan | eval | recipe | convert | bench | doctor`, a file each."""
+"""The command line, a file a command."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from headstart.cli.fit import fit
 from headstart.cli.plan import plan
 from headstart.cli.recipe import recipe
 from headstart.cli.sample import sample
+from headstart.cli.tune import tune
 
 app = typer.Typer(
     name="headstart",
@@ -41,7 +42,7 @@ def root(
     """Learn where the reverse diffusion should start, and run the short way home fast."""
 
 
-for command in (doctor, demo, fit, plan, sample, recipe, convert):
+for command in (doctor, demo, fit, plan, tune, sample, recipe, convert):
     app.command()(command)
 app.command("eval")(evaluate)
 app.add_typer(bench, name="bench")

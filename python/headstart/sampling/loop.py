@@ -60,7 +60,7 @@ def branches_of(
     guides = branch_of(denoiser.guide, rows, dtype, device)
     found = []
     for row, main, guide in zip(rows, mains, guides, strict=True):
-        shares = zip((*main, *guide), denoiser.shares(row.sigma or 0.0), (False, True), strict=False)
+        shares = zip((*main, *guide), denoiser.shares(row.level or 0.0), (False, True), strict=False)
         found.append(tuple(one.times(share, late) for one, share, late in shares if share))
     return found
 
@@ -72,13 +72,13 @@ def branch_of(
     found: list[tuple[Branch, ...]] = []
     if isinstance(denoiser, Preconditioned):
         none = Preconditioning(0.0, 0.0, 0.0, 0.0)
-        at = [denoiser.preconditioning(row.sigma) if row.sigma else none for row in rows]
+        at = [denoiser.preconditioning(row.level) if row.level else none for row in rows]
         levels = torch.tensor([factors.c_noise for factors in at], dtype=dtype, device=device).unbind()
         for row, (c_skip, c_out, c_in, _), level in zip(rows, at, levels, strict=True):
             one = Branch(denoiser.raw, level, c_skip, c_out, (c_in, denoiser.dtype or dtype))
-            found.append((one,) if row.sigma else ())
+            found.append((one,) if row.level else ())
         return found
-    sigmas = [row.sigma or 0.0 for row in rows]
+    sigmas = [row.level or 0.0 for row in rows]
     levels = torch.tensor(sigmas, dtype=torch.float64, device=device).unbind()
     for sigma, level in zip(sigmas, levels, strict=True):
         found.append((Branch(denoiser, level, 0.0, 1.0, None),) if sigma else ())
@@ -87,7 +87,7 @@ def branch_of(
 
 def evaluations(denoiser: Denoiser | Preconditioned, rows: Sequence[Row]) -> int:
     """Network evaluations a sample: one for each branch of each row that calls."""
-    sigmas = [row.sigma for row in rows if row.sigma]
+    sigmas = [row.level for row in rows if row.level]
     if not isinstance(denoiser, Guided):
         return len(sigmas)
     return sum(share != 0 for sigma in sigmas for share in denoiser.shares(sigma))
@@ -207,12 +207,12 @@ class Descent:
                 history = [Prediction(row.analytic, point, []), *history[: self.depth - 1]]
             a, terms, folded = unfold(row, x, history)
             noise = ops.Noise(row.c, origin.seed, i, origin.offset, origin=origin.place) if row.c else None
-            scaled = None  # its buffer serves again
-            begin = x
-            while len(terms) > MAX_TERMS:  # more tensors than one pass takes
-                begin, a, terms = ops.affine(begin, a, terms[:MAX_TERMS]), 1.0, terms[MAX_TERMS:]
-                folded += 2 * x.nbytes + sum(y.nbytes for _, y in terms[:MAX_TERMS])
-            point, scaled = self.step(i, begin, a, terms, noise, given.joint is not None)
+            scaled, base = None, x  # its buffer serves again
+            while len(terms) > MAX_TERMS:  # more than the op takes at once: the first ones in a pass of their own
+                base, a = ops.affine(base, a, terms[:MAX_TERMS], out=BUFFERS.take(x, x.dtype)), 1.0
+                moved += 2 * x.nbytes + sum(y.nbytes for _, y in terms[:MAX_TERMS])
+                terms = terms[MAX_TERMS:]
+            point, scaled = self.step(i, base, a, terms, noise, given.joint is not None)
             moved += 0 if scaled is None else x.numel() * scaled.element_size()
             moved += folded + 2 * x.nbytes + sum(y.nbytes for _, y in terms)
             x = point if row.commit else x

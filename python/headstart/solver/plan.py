@@ -1,4 +1,7 @@
-"""A plan: noise levels and rows fitted on a start's own flow, as a value and as a text file."""
+"""A plan: noise levels and rows fitted on a start's own flow or on a network, as a value and as a text file.
+
+Version 2 of the file adds the call level `told` to each row; version 1 is read as rows without one.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,18 @@ from typing import Any
 from headstart.io.output import write
 from headstart.solver.row import Row, calls
 
-FORMAT, VERSION = "headstart-plan", 1
+FORMAT, VERSION = "headstart-plan", 2
 SIGMA_MAX = 80.0  # of the classic start
 MAX_BYTES = 2**24
+MAX_PREDICTIONS = 8  # predictions that a row reads
+PEERS = ("json", "diffusers", "k-diffusion")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A table of rows for one number of network calls; made by `headstart.plan`, run by `sample(..., plan=plan)`.
+    """A table of rows for one number of network calls; made by `headstart.plan` or `headstart.tune`.
+
+    `sample(..., plan=plan)` runs it.
 
     Where `ghost` is given, the first rows reuse two denoised predictions of the start itself, at the first noise level
     and at `ghost` above it, which cost no network call (free history).
@@ -29,9 +36,11 @@ class Plan:
         nodes: noise levels `[nfe + 1]`, the last 0.
         table: a row for each network call.
         ghost: noise level of the oldest free prediction; None: no free history.
-        expected_error: distance to the fine solution on the start's own flow: root mean square over the coordinates,
-            mean over samples (the few that change mode would rule a root mean square over samples).
-        classic_error: the same for the best DPM-Solver++ 2M from the classic start with as many calls.
+        expected_error: distance to the fine solution on the start's own flow (of a tuned plan: to the network's, on
+            latents kept for that): root mean square over the coordinates, mean over samples (the few that change mode
+            would rule a root mean square over samples).
+        classic_error: the same for the best DPM-Solver++ 2M with as many calls, from the classic start (of a tuned
+            plan: from its own start).
         provenance: how it was made: JSON values.
     """
 
@@ -55,7 +64,12 @@ class Plan:
             raise ValueError("Plan: the table must have a row of finite numbers for each node above 0")
         free = 0 if self.ghost is None else 2
         for i, row in enumerate(self.table):
-            if row.sigma != self.nodes[i] or not 1 <= len(row.b) <= min(i + 1 + free, 4) or not row.commit or row.c:
+            if (
+                row.sigma != self.nodes[i]
+                or not 1 <= len(row.b) <= min(i + 1 + free, MAX_PREDICTIONS)
+                or not row.commit
+                or row.c
+            ):
                 raise ValueError(f"Plan: row {i} must be a deterministic step from {self.nodes[i]}, got {row}")
         if self.ghost is not None and not self.nodes[0] < self.ghost < math.inf:
             raise ValueError(f"Plan: ghost must be above the first node {self.nodes[0]}, got {self.ghost}")
@@ -89,15 +103,46 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write a JSON text file, whole or not at all; `headstart.load_plan` reads it."""
+        write(Path(path), lambda temporary: temporary.write_text(self._text()))
+
+    def export(self, to: str = "json") -> dict[str, Any] | str:
+        """The table as numbers that other tools can run.
+
+        With `D_i` the denoised prediction of state `x` at the call level `call_sigmas[i]`, step i is
+        `x = a[i] x + sum_j b[i][j] D_{i-j}`; the state begins as a sample of the law at `sigmas[0]`, the last `x` is
+        the result.
+
+        Args:
+            to: "json", the text that `save` writes; "k-diffusion", a mapping with `sigmas` `[nfe + 1]`, the last 0, as
+                its samplers take them; "diffusers", the same with `sigmas` `[nfe]`, as its schedulers take them, which
+                append the 0. The mappings also have `call_sigmas` `[nfe]`, `a` `[nfe]` and `b`, a list a row.
+
+        Raises:
+            ValueError: another tool, or a plan with free history, which depends on a start.
+        """
+        if to not in PEERS:
+            raise ValueError(f"Plan.export: to must be one of {', '.join(PEERS)}, got {to!r}")
+        if self.ghost is not None:
+            raise ValueError("Plan.export: this plan uses the start's own predictions; make one without free history")
+        if to == "json":
+            return self._text()
+        table: dict[str, Any] = {"sigmas": list(self.nodes if to == "k-diffusion" else self.nodes[:-1])}
+        table["call_sigmas"] = [row.level for row in self.table]
+        return table | {"a": [row.a for row in self.table], "b": [list(row.b) for row in self.table]}
+
+    def _text(self) -> str:
         body = {"nodes": self.nodes, "rows": [row._asdict() for row in self.table], "ghost": self.ghost}
         errors = {"expected_error": self.expected_error, "classic_error": self.classic_error}
         text = {"format": FORMAT, "version": VERSION, **body, **errors, "provenance": dict(self.provenance)}
-        write(Path(path), lambda temporary: temporary.write_text(json.dumps(text, indent=1) + "\n"))
+        return json.dumps(text, indent=1) + "\n"
 
 
 def sound(row: Row) -> bool:
-    """Whether every coefficient is a finite number."""
-    return all(isinstance(v, (int, float)) and math.isfinite(v) for v in (row.sigma, row.a, row.c, *row.b))
+    """Whether every coefficient is a finite number, and the call level is above 0."""
+    numbers = all(
+        isinstance(v, (int, float)) and math.isfinite(v) for v in (row.level, row.sigma, row.a, row.c, *row.b)
+    )
+    return numbers and row.level is not None and row.level > 0
 
 
 def load_plan(path: str | Path) -> Plan:

@@ -19,6 +19,8 @@ class Row(NamedTuple):
         commit: False: `x'` is a trial point, where the next call is made while `x` stays.
         states: `e`, coefficients of the states of the predictions, in their order; empty: all 0.
         analytic: Where a row makes no call: `D_0 = analytic x` stands for its prediction. None: no prediction.
+        told: the call level: noise level at which the whole denoiser, preconditioning included, is evaluated on the
+            state at `sigma`. None: `sigma` itself.
     """
 
     sigma: float | None
@@ -28,6 +30,12 @@ class Row(NamedTuple):
     commit: bool = True
     states: tuple[float, ...] = ()
     analytic: float | None = None
+    told: float | None = None
+
+    @property
+    def level(self) -> float | None:
+        """The call level; None: no call."""
+        return self.sigma if self.sigma is None or self.told is None else self.told
 
 
 class Solver(Protocol):

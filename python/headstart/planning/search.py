@@ -1,0 +1,115 @@
+"""The way down: finite differences, damped steps, and a choice on latents and features that the steps never saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.planning.goal import Goal, Merit, paired_rows
+from headstart.planning.levenberg import STEP, damped_step
+from headstart.planning.runner import Latents, OverBudget, Runner
+from headstart.planning.unknown import Unknowns
+from headstart.solver.plan import Plan
+
+TRAIN, CHOICE, HELD = range(3)  # sets of latents
+DAMPING = {"data": 0.05, "network": 0.01}
+RIDGE = 1e-3
+MIXES = (0.0, 0.1, 1.0)  # shares of the paired residual beside the data's, each in parts of its own floor
+RETRIES = 2
+LEAST_GAIN = 0.03  # of the merit, on the latents that a choice is made on
+
+
+@dataclass
+class Task:
+    """A tuning under way: what is run, what is aimed at, and the states of each set with their fine solutions."""
+
+    runner: Runner
+    goal: Goal
+    states: list[Latents]
+    fine: list[Tensor]
+
+    def end(self, plan: Plan, which: int) -> Tensor:
+        return self.runner.run(plan.table, plan.ghost, self.states[which])
+
+    def merit(self, plan: Plan, which: int) -> Merit:
+        return self.goal.merit(self.end(plan, which), self.fine[which])
+
+
+def search(task: Task, tables: Sequence[Plan], iterations: int, kind: str) -> tuple[Plan, list[dict[str, Any]], Plan]:
+    """The table it began from, what was tried, and the best on the second set of latents."""
+    first = task.merit(tables[0], TRAIN)
+    merits = [first, *(task.merit(one, TRAIN) for one in tables[1:])]
+    values = [one.value(first) for one in merits]
+    given = tables[values.index(min(values))]
+    unknowns = Unknowns.of(given, kind == "network")
+    scale = task.merit(given, CHOICE)
+    best, least, waited = given, scale.value(scale) - LEAST_GAIN, 0
+    steps: list[dict[str, Any]] = []
+    u, damping = torch.zeros(unknowns.size, dtype=torch.float64), DAMPING[kind]
+    try:
+        for iteration in range(iterations):
+            moved = iterate(task, unknowns, u, damping, kind)
+            u, damping = moved.u, moved.damping
+            waited += 1
+            for name, one in moved.tried.items():
+                value = task.merit(plan := unknowns.plan_at(one.tolist()), CHOICE).value(scale)
+                steps.append({"iteration": iteration, "paired share": name, "merit": value})
+                if value < least:
+                    best, least, waited = plan, value, 0
+            if waited == 2 or not moved.down:
+                break
+    except OverBudget:
+        pass  # what was found so far stands
+    return given, steps, best
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Where an iteration went: the next point, its damping, all points to judge, and whether the objective fell."""
+
+    u: Tensor
+    damping: float
+    tried: dict[float, Tensor]
+    down: bool
+
+
+def iterate(task: Task, unknowns: Unknowns, u: Tensor, damping: float, kind: str) -> Moved:
+    """One set of finite differences, and steps from it."""
+    goal, fine = task.goal, task.fine[TRAIN]
+    here = task.end(unknowns.plan_at(u.tolist()), TRAIN)
+    errors = paired_rows(goal.pairing, here, fine)
+    rms = (errors.square().mean(1)).sqrt()
+    weight = 1 / (rms + 0.1 * rms.mean() + 1e-12)
+    weight = (weight / (weight * errors.square().sum(1)).sum().clamp_min(1e-12)).sqrt()[:, None]
+    residual = goal.sets[0].residual(here) / math.sqrt(goal.floors[0]) if goal.sets else errors.new_zeros(0)
+    slopes, others = [], []
+    for p in range(unknowns.size):
+        there = task.end(unknowns.plan_at((u + STEP * torch.eye(unknowns.size).double()[p]).tolist()), TRAIN)
+        change = paired_rows(goal.pairing, there, fine) - errors
+        slopes.append(((weight * change) / STEP).flatten().float())
+        if goal.sets:
+            others.append((goal.sets[0].residual(there) / math.sqrt(goal.floors[0]) - residual) / STEP)
+    pair = torch.stack(slopes, 1).double()
+    normal, slope = pair.T @ pair, pair.T @ (weight * errors).flatten()
+    if kind == "network":
+        parts = {1.0: (normal, slope)}
+    else:
+        rows = torch.stack(others, 1)
+        own, fall = rows.T @ rows, rows.T @ residual
+        parts = {share: (own + share * normal, fall + share * slope) for share in MIXES}
+    main = next(iter(parts))
+    level, down = goal.objective(here, fine), False
+    point = u
+    for _ in range(RETRIES):
+        point = u + damped_step(*parts[main], u, damping, RIDGE)
+        down = goal.objective(task.end(unknowns.plan_at(point.tolist()), TRAIN), fine) < level
+        damping = damping / 3 if down else damping * 4
+        if down:
+            break
+    tried = {share: u + damped_step(*part, u, damping, RIDGE) for share, part in parts.items() if share != main}
+    return Moved(point if down else u, damping, {**({main: point} if down else {}), **tried}, down)

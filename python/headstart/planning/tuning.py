@@ -1,0 +1,244 @@
+"""Tuning: a plan's table fitted to the network it will run, by forward calls alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from torch import Tensor
+
+from headstart.guidance import Guided
+from headstart.io.progress import track
+from headstart.ops.check import require_address
+from headstart.planning.goal import Goal, figures
+from headstart.planning.planner import MAX_CALLS
+from headstart.planning.planner import plan as plan_on_start
+from headstart.planning.runner import Runner
+from headstart.planning.search import CHOICE, HELD, MIXES, RETRIES, TRAIN, Task, search
+from headstart.planning.target import Features, Pairing, feature_sets
+from headstart.planning.unknown import Unknowns
+from headstart.sampling.request import plan_start
+from headstart.solver import DPMpp2M
+from headstart.solver.grid import karras, log_uniform
+from headstart.solver.plan import SIGMA_MAX, Plan
+from headstart.start import GaussianMixture, MixtureStart
+from headstart.start.protocol import Start
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+SAMPLES, PAIRED, LEAST = 400, 48, 32  # latents for moments, for distances to fine solutions, at least
+FINE, LEAST_SIGMA = 30, 0.01  # calls of a fine solution, and its last level
+LAST = (0.02, 0.05, 0.1, 0.2)  # last levels of the classic tables
+ITERATIONS = {"data": 3, "network": 5}
+
+
+class TuneOptions(TypedDict, total=False):
+    """Keywords of `tune` beyond its arguments; see there."""
+
+    n: int
+    budget: int
+    iterations: int
+    batch: int
+    features: Features
+    free_history: bool
+
+
+def tune(
+    plan: Plan | int, denoiser: Any, start: Start, target: Literal["network"] | Tensor = "network",
+    cond: Mapping[str, Any] | None = None, seed: int = 0, progress: bool = True, **options: Unpack[TuneOptions],
+) -> Plan:  # fmt: skip
+    """A plan fitted to the network by forward calls alone: compiled, half-precision, guided and remote ones work too.
+
+    Unknowns `u` (`planning/unknown.py`): log-gaps of the nodes, the call level of every row after the first, and
+    weights of the predictions, all of them where the target is the network, a gain and a bend `(1 + g_i) D_i +
+    b_i (D_i - D_{i-1})` a row where it is data. Residuals `r(u)` (`planning/target.py`): of the network, `x - x_fine`
+    from the same latents, as it is and with minor directions brought up, divided by each sample's rms; of the data,
+    `(m, C_ii - 1, 0.7 C_ij)` of whitened features. Levenberg-Marquardt with finite differences
+    (`planning/levenberg.py`), the same latents in every evaluation, with a ridge towards the given plan. For data,
+    steps of mixtures of both residuals are tried beside the data's own. What is returned was chosen on a second set of
+    latents and, for data, with a second set of features; a third set of latents must confirm it. Where nothing wins,
+    the given plan comes back as it was.
+
+    For data the merit is the mean of `ln max(1, S / S_real)` over the sets of features, `S` the moments' square and
+    `S_real` what nine in ten groups of as many real samples stay below, plus a quarter of the distance to the fine
+    solution relative to the given plan's: where moments are as near as real samples are, only that distance counts.
+
+    Args:
+        plan: what to begin from, or a number of network calls: then the best of the plan on the start (a Gaussian
+            mixture's) and several DPM-Solver++ 2M tables.
+        denoiser: as in `sample`.
+        start: where the plan begins, any; for a plan from 80 on a start at another level, the classic one.
+        target: "network", or clean data `[N, *shape]` that the samples should look like.
+        cond: keyword arguments of the denoiser; tensors may have any number of rows, taken in turn over the latents.
+            For data they should have the data's own mix of classes.
+        seed: of the latents; one seed gives one plan on one machine.
+        progress: show a progress bar, with the number of network evaluations that it will take at most.
+        **options: `n`: latents of each set, 400 for data and 48 for the network, fewer where the budget is short;
+            `budget`: network evaluations of one sample in all, 100,000, those of both branches of a guided network
+            counted; `iterations`: 3 for data, 5 for the network; `batch`: samples at a time, 64; `features`: a map
+            `[B, *shape] -> [B, F]` to tune on, in place of gradient features (images) or the data's own coordinates;
+            `free_history`: whether a plan made here may use the start's own predictions, True.
+
+    Returns:
+        A `Plan` that `sample` runs from `start`. `expected_error` and `classic_error` are distances to the fine
+        solution on the third set of latents, and `provenance["tuned"]` has the merits there, what was spent, and
+        `kept`: whether it is the given plan.
+
+    Raises:
+        ValueError, TypeError: an argument unlike the above, or a budget that is too small, before any network call.
+
+    References: see `planning/levenberg.py`; "Learning to Discretize Denoising Diffusion ODEs" (Tong et al., 2024,
+    https://arxiv.org/abs/2405.15506) fits nodes and call levels by backpropagation.
+    """
+    began = time.perf_counter()
+    settings: dict[str, Any] = {"batch": 64, "budget": 100_000, "free_history": True, **options}
+    check(plan, target, start, seed, settings)
+    if isinstance(plan, Plan):
+        start = plan_start(plan, start)
+    tables = [plan] if isinstance(plan, Plan) else first_tables(start, plan, seed, settings["free_history"])
+    kind = "network" if isinstance(target, str) else "data"
+    widest = max((Unknowns.of(one, kind == "network").size, one.nfe) for one in tables)
+    size = Size.of(kind, denoiser, tables, widest[0], settings)
+    title = f"tune: at most {size.cost:,} network evaluations"
+    with track(title, size.runs, progress) as advance:
+        runner = Runner(denoiser, start, cond or {}, seed, settings["budget"], settings["batch"], advance)
+        task = prepare(runner, target, size, settings.get("features"), seed)
+        given, steps, chosen = search(task, tables, size.iterations, kind)
+        about = {"target": kind, "seed": seed, "latents": size.n, "paired": size.paired, "planned": size.cost}
+        return finish(task, given, chosen, about | {"steps": steps, "began": began})
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many latents and iterations the budget allows.
+
+    Fields:
+        n, paired: latents of a set, and those of them with fine solutions.
+        iterations: at most.
+        cost: network evaluations of all of it, at most.
+        runs: tables run.
+    """
+
+    n: int
+    paired: int
+    iterations: int
+    cost: int
+    runs: int
+
+    @classmethod
+    def of(cls, kind: str, denoiser: Any, tables: Sequence[Plan], unknowns: int, settings: Mapping[str, Any]) -> Size:
+        """As many latents as were asked for, or as the budget allows; fewer iterations before fewer than half of them.
+
+        Raises:
+            ValueError: The budget is not enough for 32 latents and one iteration.
+        """
+        each = 2 if isinstance(denoiser, Guided) else 1
+        calls = each * tables[0].nfe
+        wanted = settings.get("n") or (SAMPLES if kind == "data" else PAIRED)
+        choices = len(MIXES) if kind == "data" else 1
+        least = 0
+        for iterations in range(settings.get("iterations") or ITERATIONS[kind], 0, -1):
+            whole = len(tables) + 3 + iterations * (unknowns + RETRIES + choices)  # runs of all latents
+            few = 3 * FINE * each + 2 * len(LAST) * calls  # evaluations of a paired latent
+            paired = min(wanted, PAIRED) if kind == "data" else wanted
+            n = (settings["budget"] - paired * few) // (whole * calls)
+            if kind == "network":
+                n = paired = min(wanted, settings["budget"] // (whole * calls + few))
+            n = min(n, wanted)
+            least = whole * calls * LEAST + few * LEAST
+            if n >= (wanted + 1) // 2 or (iterations == 1 and n >= min(LEAST, wanted)):
+                cost = n * whole * calls + min(paired, n) * few
+                return cls(n, min(paired, n), iterations, cost, whole + 3 + 2 * len(LAST))
+        raise ValueError(f"tune: budget must be at least {least:,} network evaluations, got {settings['budget']:,}")
+
+
+def check(plan: Any, target: Any, start: Any, seed: int, settings: Mapping[str, Any]) -> None:
+    """Refuses what cannot be tuned.
+
+    Raises:
+        ValueError, TypeError: as said.
+    """
+    unknown = sorted(set(settings) - set(TuneOptions.__annotations__))
+    if unknown:
+        raise TypeError(f"tune: options must be among {', '.join(TuneOptions.__annotations__)}, got {unknown[0]}")
+    if not isinstance(plan, Plan) and (not isinstance(plan, int) or not 1 <= plan <= MAX_CALLS):
+        raise ValueError(f"tune: plan must be a Plan or a number of calls from 1 to {MAX_CALLS}, got {plan!r}")
+    if not isinstance(start, Start):
+        raise TypeError(f"tune: start must be at a noise level, such as mixture.at(sigma), got {type(start).__name__}")
+    if isinstance(target, Tensor):
+        if tuple(target.shape[1:]) != tuple(start.shape) or len(target) < LEAST or not target.isfinite().all():
+            wanted = f"finite data [N >= {LEAST}, {', '.join(map(str, start.shape))}]"
+            raise ValueError(f"tune: target must be {wanted}, got {list(target.shape)}")
+    elif target != "network":
+        raise ValueError(f'tune: target must be "network" or data [N, *shape], got {target!r}')
+    elif "features" in settings:
+        raise ValueError("tune: features must go with data as the target, got the network")
+    for name in ("n", "budget", "iterations", "batch"):
+        if name in settings and (not isinstance(settings[name], int) or settings[name] < (8 if name == "n" else 1)):
+            least = 8 if name == "n" else 1
+            raise ValueError(f"tune: {name} must be an integer of at least {least}, got {settings[name]!r}")
+    require_address("tune", seed, 0, 0, 0, 0, 1)
+
+
+def first_tables(start: Start, nfe: int, seed: int, free_history: bool) -> list[Plan]:
+    """The plan on the start where it is a Gaussian mixture, and DPM-Solver++ 2M on several grids."""
+    tables = [classic_table(grid) for grid in classic_grids(start.sigma, nfe)]
+    mixture = start.mixture if isinstance(start, MixtureStart) else None
+    if isinstance(mixture, GaussianMixture) and 0 < start.sigma < SIGMA_MAX:
+        assert isinstance(start, MixtureStart)
+        tables.insert(0, plan_on_start(start, nfe, start.sigma, free_history, seed % 2**63))
+    return tables
+
+
+def classic_grids(sigma: float, nfe: int) -> list[list[float]]:
+    """Karras's (rho 7) and log-uniform levels with several last ones."""
+    if nfe == 1:
+        return [[sigma, 0.0]]
+    last = [level for level in LAST if level < 0.5 * sigma] or [0.1 * sigma]
+    return [make(sigma, low, nfe).tolist() for low in last for make in (karras, log_uniform)]
+
+
+def classic_table(grid: Sequence[float]) -> Plan:
+    """DPM-Solver++ 2M on a grid, as a plan whose errors are not known."""
+    return Plan(tuple(grid), tuple(DPMpp2M().rows(grid)), None, math.nan, math.nan, {"solver": "DPMpp2M"})
+
+
+def prepare(runner: Runner, target: str | Tensor, size: Size, features: Features | None, seed: int) -> Task:
+    """Three sets of latents, the fine solutions of each, and what to aim at."""
+    states = [runner.latents(which, size.n) for which in (TRAIN, CHOICE, HELD)]
+    sigma = runner.start.sigma
+    rows = DPMpp2M().rows(karras(sigma, min(LEAST_SIGMA, 0.01 * sigma), FINE).tolist())
+    fine = [runner.run(rows, None, one, size.paired) for one in states]
+    if isinstance(target, str):
+        return Task(runner, Goal(Pairing.of(fine[TRAIN]), (), ()), states, fine)
+    data = target.detach().to(states[0].x)
+    sets = feature_sets(data, features, seed % 2**63)
+    floors = tuple(one.floor(size.n, seed % 2**63) for one in sets)
+    return Task(runner, Goal(Pairing.of(data[:2000]), sets, floors), states, fine)
+
+
+def finish(task: Task, given: Plan, chosen: Plan, about: dict[str, Any]) -> Plan:
+    """The chosen plan where the third set of latents confirms it, else the given one, with what was found there."""
+    was = task.merit(given, HELD)
+    now = was if chosen is given else task.merit(chosen, HELD)
+    kept = chosen is given or not now.value(was) < was.value(was)
+    x, fine = task.states[HELD], task.fine[HELD]
+    grids = classic_grids(task.runner.start.sigma, given.nfe)
+    tables = [DPMpp2M().rows(grid) for grid in grids]
+    ends = [task.runner.run(rows, None, x, len(fine)) for rows in tables]
+    classic = min(task.goal.pairing.rms(end - fine)[0] for end in ends)
+    found = {
+        "kept": kept, "given": figures(was, was), "held out": figures(was if kept else now, was),
+        "evaluations": task.runner.spent, "seconds": round(time.perf_counter() - about.pop("began"), 2),
+    }  # fmt: skip
+    if kept and chosen is not given:
+        found["refused"] = figures(now, was)
+    provenance = {**given.provenance, "tuned": {**about, **found}}
+    if kept and not math.isnan(given.expected_error):
+        return replace(given, provenance=provenance)
+    error = was.plain if kept else now.plain
+    return replace(given if kept else chosen, expected_error=error, classic_error=classic, provenance=provenance)
