@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,7 @@ class Guided:
     denoiser: Denoiser | Preconditioned
     weight: float
     guide: Denoiser | Preconditioned
-    null: Mapping[str, Any]
+    null: Mapping[str, Any] = field(hash=False)
     interval: tuple[float, float]
     batched: bool
 
@@ -164,6 +165,16 @@ def fill(name: str, null: Any, cond: Mapping[str, Any]) -> Any:
         raise ValueError(f"guided: null[{name!r}] must broadcast to {wanted}, got {got}") from None
 
 
+def has_rows(value: Any, n: int) -> bool:
+    """Whether it has a row for each of `n` samples: a tensor, numpy array, list or tuple of that leading size, or a
+    mapping with one in it."""
+    if isinstance(value, Mapping):
+        return any(has_rows(part, n) for part in value.values())
+    if type(value) in (list, tuple):
+        return len(value) == n
+    return isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0 and value.shape[0] == n
+
+
 def stack(cond: Mapping[str, Any], guide: Mapping[str, Any], n: int) -> dict[str, Any] | None:
     """Both branches' conditions for one call on `2 n` rows; None where they cannot be one."""
     joint = {}
@@ -171,7 +182,7 @@ def stack(cond: Mapping[str, Any], guide: Mapping[str, Any], n: int) -> dict[str
         other = guide[name]
         if all(isinstance(part, Tensor) and part.dim() > 0 and part.shape[0] == n for part in (value, other)):
             joint[name] = torch.cat([value, other])
-        elif value is other:
+        elif value is other and not has_rows(value, n):
             joint[name] = value
         else:
             return None

@@ -39,6 +39,16 @@ def interrupt(x, sigma, label=None):
     raise KeyboardInterrupt
 
 number = 3
+
+class Net:
+    def __call__(self, x, sigma, label=None):
+        return x
+
+def poisoned(x, sigma, label=None):
+    if sigma < 1:
+        x = x.clone()
+        x[1, 0, 2, 3] = float("nan")
+    return law.denoise(x, sigma)
 """
 
 
@@ -209,7 +219,8 @@ def test_classic_start(place: Path) -> None:
         ("denoise", ["--sigma", "0.01"], "--sigma: must be above 0.02, where the last step begins, got 0.01"),
         ("denoise", ["--sigma", "nan"], "--sigma: must be above 0.02"),
         ("denoise", ["--seed", str(2**64)], "--seed: must be in [0, 2^64)"),
-        ("denoise", ["--start", "classic", "--shape", "1,0,0"], "height, width), got (1, 0, 0)"),
+        ("denoise", ["--start", "classic", "--shape", "1,0,0"], "--shape: --start classic needs channels,height,width"),
+        ("Net", [], "is a class; name an object of it: write net = Net(...) in denoisers_"),
         ("denoise", ["--denoiser", "zoo:fashion"], "zoo:fashion denoises samples of shape (1, 28, 28), got (1, 8, 6)"),
         ("denoise", ["--start", "gone.safetensors"], "gone.safetensors: no such file"),
         ("denoise", ["--start", "data.npz"], "data.npz"),
@@ -244,6 +255,18 @@ def test_ctrl_c_leaves_nothing(place: Path) -> None:
     text = draw(place, "--out", "out", "--n", 2, attribute="interrupt", code=130)
     assert "interrupted, nothing half-written" in text
     assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize("solver", ["dpmpp2m", "heun"])
+def test_samples_that_are_not_finite_fail_by_name(place: Path, solver: str) -> None:
+    """A picture of NaN is black: the second of each batch of 4, from the first network call below sigma 1 on."""
+    arguments = ["--out", "out", "--n", 8, "--batch", 4, "--seed", 3, "--steps", 4, "--solver", solver]
+    text = draw(place, *arguments, attribute="poisoned", code=1)
+    assert "error: sample: 1 of 4 samples are not finite, the first is 1 of seed 3:" in text
+    assert "the network's result is not finite at network call 2 (sigma 0.5646)" in text
+    assert "nothing was written" in text
+    assert not (place / "out").exists()
+    assert "Traceback" not in text
 
 
 def test_a_full_disk_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,6 +313,10 @@ def test_plan_then_sample_by_it(place: Path) -> None:
     assert plan.nfe == 2
     assert "2 network calls a sample" in draw(place, "--plan", "p.json", "--n", 2, "--out", "drawn")
     assert (place / "drawn" / "samples.npz").is_file()
+    data = torch.randn(80, 1, 8, 6)
+    hs.fit(data, components=2, covariance=hs.LowRank(3), max_iter=5).save(place / "other.safetensors")
+    other = draw(place, "--start", "other.safetensors", "--plan", "p.json", "--n", 2, "--out", "other", code=1)
+    assert "this plan was made for another start, a mixture of 2 components" in other
     (place / "p.json").write_text("{}")
     assert "not a plan" in draw(place, "--plan", "p.json", "--n", 2, "--out", "other", code=1)
     assert not (place / "other").exists()

@@ -248,8 +248,16 @@ def test_subset_is_made_again_bit_for_bit(tmp_path: Path) -> None:
 
 def test_bytes_round_trip_and_clip() -> None:
     assert np.array_equal(to_bytes(expected(COLOUR)), COLOUR)
-    wild = torch.tensor([-9.0, 9.0, float("nan"), 0.0]).view(1, 1, 2, 2)
-    assert to_bytes(wild).ravel().tolist() == [0, 255, 0, 128]
+    wild = torch.tensor([-9.0, 9.0, 0.0, 1.0]).view(1, 1, 2, 2)
+    assert to_bytes(wild).ravel().tolist() == [0, 255, 128, 255]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_has_no_bytes(value: float) -> None:
+    images = torch.zeros(3, 1, 2, 2)
+    images[1, 0, 0, 1] = value
+    with pytest.raises(ValueError, match=r"1 of 3 that are not \(index 1\)"):
+        to_bytes(images)
 
 
 def test_png_grid_and_npz_hold_the_same_pixels(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,60 @@ def test_sample_refuses_a_plan_that_does_not_fit(far: hs.Plan, near: hs.Plan) ->
         hs.Plan((1.0, 0.0), (Row(1.0, 0.0, (1.0,), 0.5),), None, 0.0, 0.0)
     with pytest.raises(TypeError, match="GaussianMixture"):
         hs.plan(hs.Classic((5,)))  # type: ignore[arg-type]
+
+
+def test_a_plan_knows_its_start(far: hs.Plan, near: hs.Plan, tmp_path: Path) -> None:
+    """The mixture it was made for in every form it takes, and no other; older files know none."""
+    near.save(tmp_path / "plan")
+    LAW.save(tmp_path / "start")
+    again, read = hs.load_plan(tmp_path / "plan"), hs.load(tmp_path / "start")
+    assert again.made_for == near.made_for
+    wanted = hs.sample(Exact(LAW), LAW.at(2.0), 3, plan=near)
+    assert torch.equal(hs.sample(Exact(LAW), read.at(2.0), 3, plan=again), wanted)
+    hs.sample(Exact(LAW), LAW.to(dtype=torch.float64).at(2.0), 3, plan=near)
+    hs.sample(Exact(LAW), mixture(classes=True).given(1).at(2.0), 3, plan=near)
+    hs.sample(Exact(LAW), hs.Classic((5,)), 3, plan=far)
+    moved = LAW.replace(components=LAW.components._replace(mean=LAW.components.mean + 1e-3))
+    larger = hs.GaussianMixture(random_components("rank2", k=4, d=6, dtype=torch.float32), torch.ones(4), (6,))
+    points = hs.Empirical(torch.randn(20, 5))
+    for plan in (far, near, again):
+        for other in (moved, mixture("diagonal")):
+            for call in (hs.sample, lambda d, s, n, plan: hs.Sampler(d, s, plan=plan, batch=n), validated):
+                with pytest.raises(ValueError, match=r"Plan: this plan was made for another start, .* of 4 components"):
+                    call(Exact(other), other.at(2.0), 3, plan=plan)
+        with pytest.raises(ValueError, match=r"made for samples \[5\], got a start of samples \[6\]"):
+            hs.sample(Exact(larger), larger.at(2.0), 3, plan=plan)
+    with pytest.raises(ValueError, match=r"another start, .*, got EmpiricalStart"):
+        hs.sample(Exact(LAW), points.at(2.0), 3, plan=far)
+    with pytest.raises(ValueError, match="made for samples"):
+        hs.sample(Exact(LAW), hs.Classic((6,)), 3, plan=far)
+    hs.sample(Exact(moved), moved.at(2.0), 3, plan=replace(near, made_for=None))
+    text = json.loads((tmp_path / "plan").read_text())
+    assert text.pop("made_for")["fingerprint"] == LAW.fingerprint
+    (tmp_path / "old").write_text(json.dumps(text))
+    old = hs.load_plan(tmp_path / "old")
+    assert old.made_for is None
+    hs.sample(Exact(moved), moved.at(2.0), 3, plan=old)
+    (tmp_path / "bad").write_text(json.dumps({**text, "made_for": {"shape": [5], "components": 4, "sigma": 2.0}}))
+    with pytest.raises(ValueError, match="damaged"):
+        hs.load_plan(tmp_path / "bad")
+
+
+def validated(denoiser: Any, start: Any, n: int, plan: hs.Plan) -> hs.Validation:
+    return hs.validate(plan, denoiser, start, n)
+
+
+def test_conditions_are_cut_to_the_points_that_are_used() -> None:
+    """100 held-out points with a condition each, of which 64 are looked at."""
+    seen = []
+
+    def denoiser(x: torch.Tensor, sigma: torch.Tensor, text: list) -> torch.Tensor:
+        seen.append((len(x), len(text)))
+        return LAW.denoise(x, sigma)
+
+    hs.plan(LAW.at(2.0), 1, denoiser=denoiser, heldout=LAW.at(0.0).sample(100), cond={"text": list(range(100))})
+    assert seen
+    assert all(rows == texts for rows, texts in seen)
 
 
 def test_free_history_is_never_left_out(near: hs.Plan) -> None:

@@ -196,3 +196,17 @@ def test_unipc_calls_the_network_once_a_step(gaussian: GaussianLaw) -> None:
     exact = gaussian.flow(x, 400.0, 0.3)
     unipc, plain = (hs.integrate(gaussian, x, grid, solver) - exact for solver in (hs.UniPC(), hs.DPMpp2M()))
     assert float(unipc.norm()) < 0.5 * float(plain.norm())
+
+
+@pytest.mark.parametrize("rho", [1e-320, 1e-3, 1e18, math.inf, math.nan])
+def test_a_warp_that_leaves_no_levels_is_refused(rho: float) -> None:
+    with pytest.raises(ValueError, match="karras: rho must"):
+        hs.karras(80.0, 0.02, 4, rho)
+
+
+@pytest.mark.parametrize(
+    "change", [{"noise": math.inf}, {"noise": math.nan}, {"sigma_min": math.nan}, {"sigma_min": 2.0, "sigma_max": 1.0}]
+)
+def test_churn_that_is_none_is_refused(change: dict) -> None:
+    with pytest.raises(ValueError, match=r"Churn: (amount and noise|sigma_min) must be"):
+        hs.Churn(**{"amount": 1.0, **change})

@@ -24,6 +24,7 @@ from headstart.start import (
     Isotropic,
     LowRank,
     Start,
+    StudentTMixture,
     load,
 )
 
@@ -330,3 +331,38 @@ def test_bad_arguments_are_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("turn", ["long", "short", "skew"])
+def test_axes_that_are_not_orthonormal_are_refused(turn, tmp_path):
+    """In the constructor and in files; a row that does not spread may be anything."""
+    made = random_components("rank2", 3, 5, dtype=torch.float32)
+    axes = made.axes.clone()
+    axes[1] = {"long": 10 * axes[1], "short": 0.9 * axes[1], "skew": axes[1, :1].expand(2, 5)}[turn]
+    wrong = made._replace(axes=axes)
+    with pytest.raises(ValueError, match="GaussianMixture: axes must be orthonormal rows, got component 1 off by"):
+        GaussianMixture(wrong, torch.ones(3), (5,))
+    with pytest.raises(ValueError, match="StudentTMixture: axes must be orthonormal"):
+        StudentTMixture(wrong, torch.ones(3), (5,), df=torch.full((3,), 5.0))
+    right = GaussianMixture(made, torch.ones(3), (5,))
+    right.components = wrong
+    right.save(tmp_path / "file")
+    with pytest.raises(ValueError, match="axes must be orthonormal"):
+        load(tmp_path / "file")
+    spread = made.spread.clone()
+    spread[1] = 0
+    GaussianMixture(
+        made._replace(axes=torch.where(spread[..., None] > 0, made.axes, 0.0), spread=spread), torch.ones(3), (5,)
+    )
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1], (0, 1, 0, 1), torch.tensor([0, 1, 0, 1]).byte()])
+def test_labels_of_every_form(labels):
+    law = GaussianMixture(random_components("rank2", 2, 5, dtype=torch.float32), torch.ones(2), (5,), torch.eye(2))
+    wanted = torch.tensor([0, 1, 0, 1])
+    assert torch.equal(law.at(1.0).sample(4, labels=labels), law.at(1.0).sample(4, labels=wanted))
+    data = torch.randn(4, 5)
+    points = Empirical(data, labels=labels).at(1.0)
+    assert torch.equal(points.sample(4, labels=labels), Empirical(data, wanted).at(1.0).sample(4, labels=wanted))
+    with pytest.raises(ValueError, match=r"labels must be integers \[4\]"):
+        law.at(1.0).sample(4, labels=wanted > 0)

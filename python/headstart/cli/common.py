@@ -121,7 +121,7 @@ def find_denoiser(name: str, device: torch.device) -> Any:
     Raises:
         OSError: no such file, or a folder that holds no network of diffusers and its scheduler.
         ValueError: a name of no such form, a file of another kind, a module without that attribute, or an attribute
-            that cannot be called.
+            that is a class or cannot be called.
         ImportError: no such module.
     """
     from headstart import adapters, zoo
@@ -143,6 +143,11 @@ def find_denoiser(name: str, device: torch.device) -> Any:
         raise ImportError(f"--denoiser: no module named {error.name!r}") from None
     except AttributeError:
         raise ValueError(f"--denoiser: module {place} has no {attribute}") from None
+    if isinstance(found, type):
+        raise ValueError(
+            f"--denoiser: {name} is a class; name an object of it: write net = {found.__name__}(...) in {place}.py and "
+            f"give {place}:net"
+        )
     if not callable(found):
         raise ValueError(f"--denoiser: {name} must be a callable D(x, sigma, **cond), got {type(found).__name__}")
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,7 +66,7 @@ def find_start(options: SampleRequest, sigma: float, known: tuple[int, ...] | No
     if name == "classic":
         if shape is None and known is not None:
             shape = ",".join(map(str, known))
-        if shape is None or not all(part.strip().isdigit() for part in shape.split(",")):
+        if shape is None or not all(part.strip().isdigit() and int(part) for part in shape.split(",")):
             raise ValueError(f"--shape: --start classic needs channels,height,width, for example 3,64,64, got {shape}")
         start: Any = Classic(tuple(int(part) for part in shape.split(",")), device=device)
     else:
@@ -109,6 +111,28 @@ def find_guidance(network: Any, options: SampleRequest, weight: float) -> Any:
     return guided(network, weight, interval=interval or (0.0, math.inf), null={"label": null})
 
 
+def where_broken(
+    network: Any, law: Any, count: int, samples: tuple[int, ...], address: Mapping[str, Any], given: Mapping[str, Any]
+) -> str:
+    """What the error of samples that are not finite says: which, and the first network call that made one so.
+
+    The batch is drawn again, which its address makes the same, up to that call.
+    """
+    from headstart.sampling import sample as draw
+    from headstart.sampling.finite import Watched
+
+    first = address["offset"] + samples[0]
+    named = f"sample: {len(samples)} of {count} samples are not finite, the first is {first} of seed {address['seed']}"
+    watched = Watched(network)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            draw(watched, law, count, **address, **given)
+        except ArithmeticError as found:
+            return f"{named}: {found}; nothing was written"
+    return f"{named}; nothing was written"
+
+
 @guarded
 @spread(SampleRequest)
 def sample(options: SampleRequest) -> None:
@@ -121,6 +145,7 @@ def sample(options: SampleRequest) -> None:
     from headstart.io.output import to_bytes, write_samples
     from headstart.io.progress import bars
     from headstart.sampling import sample_info
+    from headstart.sampling.finite import NotFinite
     from headstart.solver.plan import load_plan
     from headstart.start.protocol import ConditionalStart
 
@@ -141,12 +166,17 @@ def sample(options: SampleRequest) -> None:
         say(f"The start has no classes: label {label} goes to the denoiser alone.")
     given: Any = {"steps": options.steps, "solver": method} if planned is None else {"plan": planned}
     parts, seconds, calls = [], 0.0, 0
-    with bars() as progress:
+    with bars() as progress, warnings.catch_warnings():
+        warnings.simplefilter("error", NotFinite)  # a picture of NaN is black, and an exit code 0 would say it is one
         task = progress.add_task("sampling", total=options.n)
         for offset in range(0, options.n, options.batch):
             count = min(options.batch, options.n - offset)
             cond = None if label is None else {"label": torch.full((count,), label, device=where)}
-            x, info = sample_info(network, law, count, seed=options.seed, offset=offset, cond=cond, **given)
+            address: Any = {"seed": options.seed, "offset": offset, "cond": cond}
+            try:
+                x, info = sample_info(network, law, count, **address, **given)
+            except NotFinite as fault:
+                raise ValueError(where_broken(network, law, count, fault.samples, address, given)) from None
             parts.append(to_bytes(x))
             seconds, calls = seconds + info.seconds, info.nfe
             progress.advance(task, count)

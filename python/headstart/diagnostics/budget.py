@@ -114,9 +114,9 @@ def error_budget(
     x = law.at(start.sigma).sample(n, seed=seed).double()
     ratio = law.at(start.sigma).log_prob(x) - start.log_prob(x)
     with torch.no_grad():
-        score, discretization = path_errors(law, denoiser, levels, n, seed + 1)
-        clean = law.at(levels[-1]).sample(n, seed=seed + 2).double()
-        estimate = log_likelihood(start, denoiser, rows, levels, clean, paths, seed + 3)
+        score, discretization = path_errors(law, denoiser, levels, n, (int(seed) + 1) % 2**64)
+        clean = law.at(levels[-1]).sample(n, seed=(int(seed) + 2) % 2**64).double()
+        estimate = log_likelihood(start, denoiser, rows, levels, clean, paths, (int(seed) + 3) % 2**64)
         gap = law.at(levels[-1]).log_prob(clean) - estimate
     return ErrorBudget(
         part(ratio), part(score.sum(1)), part(discretization.sum(1)), part(gap),

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned, predict
-from headstart.diagnostics.tails import described
 from headstart.io.progress import track
 from headstart.metrics.check import require_count, require_seed
 from headstart.ops.array import tensor_of
 from headstart.ops.check import describe
-from headstart.sampling.request import labels_of, part_of
+from headstart.sampling.condition import part_of, settle
+from headstart.sampling.edge import check_denoiser
+from headstart.sampling.request import labels_of
 from headstart.solver.grid import log_uniform
 from headstart.start.check import check_sigma
 from headstart.start.classic import Classic
@@ -165,19 +166,16 @@ def errors(
     op: str, start: Start, denoiser: Denoiser | Preconditioned, points: Tensor, sigmas: Tensor, options: ErrorOptions
 ) -> Errors:
     """Denoising errors of both at `sigmas` `[S]`, on checked points."""
-    if isinstance(denoiser, type) or not (callable(denoiser) or isinstance(denoiser, Preconditioned)):
-        raise TypeError(f"{op}: denoiser must be a function D(x, sigma) -> x0, got {described(denoiser)}")
-    if options.cond is not None and not isinstance(options.cond, Mapping):
-        got = type(options.cond).__name__
-        raise TypeError(f"{op}: cond must be a dict of the denoiser's keyword arguments, got {got}")
+    check_denoiser(op, denoiser)
     seed, batch = require_seed(op, options.seed), require_count(op, "batch", options.batch, 1)
-    own, cond = own_denoiser(op, start), {name: tensor_of(value) for name, value in (options.cond or {}).items()}
+    own = own_denoiser(op, start)
+    cond = {name: tensor_of(value) for name, value in settle(op, options.cond, len(points), start).items()}
     table = torch.empty(3, len(points), len(sigmas), dtype=torch.float64, device="cpu")
     with torch.no_grad(), track(op, len(sigmas) * -(-len(points) // batch), options.progress) as advance:
         for first in range(0, len(points), batch):
             some = slice(first, first + batch)
             x0 = points[some]
-            part = {name: part_of(value, len(points), first, batch) for name, value in cond.items()}
+            part = {name: part_of(value, len(points), first, len(x0)) for name, value in cond.items()}
             for i, sigma in enumerate(sigmas):
                 x = ops.noise(x0, float(sigma), seed, i, first)
                 q = own(x, float(sigma), labels_of(start, part))

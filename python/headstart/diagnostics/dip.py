@@ -69,7 +69,7 @@ def dip_horizon(
     points = points[:: max(1, -(-len(points) // (2 * MAX_POINTS)))]
 
     def project(part: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        v = directions(projections, points.shape[1], seed + step)
+        v = directions(projections, points.shape[1], (int(seed) + step) % 2**64)
         return part @ v.T, ops.normal((len(part), projections), seed, step, stream=ops.Stream.SOLVER, dtype=v.dtype)
 
     def rejects(x: Tensor, z: Tensor, sigma: float) -> bool:

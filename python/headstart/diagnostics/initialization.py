@@ -35,6 +35,7 @@ from headstart.diagnostics.denoising import (
 )
 from headstart.diagnostics.tails import MIN_POINTS, TailCheck, check_heldout, described, tail_check
 from headstart.io.keyword import gather
+from headstart.sampling.edge import check_denoiser, check_start
 from headstart.start.protocol import Start
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def initialization_kl(
         ValueError: held-out points of another shape than the start, or a number out of its range.
     """
     asked = gather("initialization_kl", ErrorOptions, options)
+    check_start("initialization_kl", start)
+    check_denoiser("initialization_kl", denoiser)
     points = check_heldout("initialization_kl", start, heldout, 2)
     sigma_T = check_level("initialization_kl", start.sigma)
     sigmas = ladder("initialization_kl", sigma_T, 2 * sigma_T, asked, points, denoiser)
@@ -192,6 +195,7 @@ def horizon(
     asked = gather("horizon", SweepOptions, options)
     if isinstance(law, type) or not callable(getattr(law, "at", None)):
         raise TypeError(f"horizon: law must be fitted on clean data, such as hs.fit(images), got {described(law)}")
+    check_denoiser("horizon", denoiser)
     low, high = check_level("horizon", low, "low"), check_level("horizon", high, "high")
     if not low < high or not isinstance(threshold, int | float) or not threshold > 0:
         raise ValueError(f"horizon: need low < high and a threshold above 0, got {low}, {high} and {threshold!r}")

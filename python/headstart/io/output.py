@@ -84,8 +84,19 @@ def current_umask() -> int:
 
 
 def to_bytes(images: Tensor) -> np.ndarray:
-    """uint8 [N, H, W, C] of images [N, C, H, W] in [-1, 1]: `round(127.5 (x + 1))`, clipped; NaN becomes 0."""
-    scaled = ((images.detach().double().cpu() + 1) * 127.5).nan_to_num().round().clamp(0, 255)
+    """uint8 [N, H, W, C] of images [N, C, H, W] in [-1, 1]: `round(127.5 (x + 1))`, clipped.
+
+    Raises:
+        ValueError: images with NaN or infinity, which have no bytes.
+    """
+    values = images.detach().double().cpu()
+    bad = (~values.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
+    if bad:
+        first = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise ValueError(
+            f"to_bytes: images must be finite, got {len(bad)} of {len(values)} that are not (index {first})"
+        )
+    scaled = ((values + 1) * 127.5).round().clamp(0, 255)
     return scaled.permute(0, 2, 3, 1).byte().numpy()
 
 

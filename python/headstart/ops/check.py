@@ -86,6 +86,20 @@ def dispatched(tensor: Tensor) -> bool:
     return torch.compiler.is_compiling() or tensor.is_meta
 
 
+def require_device(name: str, device: torch.device | str) -> torch.device:
+    """A device that torch has here.
+
+    Raises:
+        ValueError: one that it does not know, or that this machine does not have.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        here = "cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
+        raise ValueError(f"{name}: device must be one of {here}, got {device!r} ({reason})") from None
+
+
 def is_integer(value: object) -> bool:
     """Whether it is an integer of Python or numpy; a truth value is not."""
     return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))

@@ -17,6 +17,7 @@ from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned, predict
 from headstart.planning.flow import MIN_SIGMA, ReducedFlow
 from headstart.sampling import sample
+from headstart.sampling.condition import part_of
 from headstart.solver import DPMpp2M
 from headstart.solver.grid import log_uniform
 from headstart.solver.plan import SIGMA_MAX, Plan
@@ -48,8 +49,9 @@ def allow_noise(flow: ReducedFlow, share: float, seed: int) -> Callable[[Tensor]
 def measure_on_start(made: Plan, mixture: GaussianMixture, seed: int) -> float:
     """Mean over samples of the root-mean-square error, on the whole law, from states the fit has not seen."""
     start: Start = Classic(mixture.shape) if made.sigma == SIGMA_MAX else mixture.at(made.sigma)
-    begin = start.sample(FRESH, seed + 1)
-    end = sample(Exact(mixture), start, FRESH, plan=made, seed=seed + 1)
+    fresh = (seed + 1) % 2**64
+    begin = start.sample(FRESH, fresh)
+    end = sample(Exact(mixture), start, FRESH, plan=made, seed=fresh)
     flow_scale = math.sqrt(float(second_moments(mixture).mean()))
     length = flow_scale * math.sqrt(begin[0].numel())
     with torch.no_grad():
@@ -138,6 +140,7 @@ def calibrate(
     if tuple(heldout.shape[1:]) != mixture.shape or len(heldout) == 0:
         raise ValueError(f"plan: heldout must be [N, {mixture.shape}], got {list(heldout.shape)}")
     x0 = heldout[:MAX_POINTS].float()
+    cond = {name: part_of(value, len(heldout), 0, len(x0)) for name, value in cond.items()}
     low = 0.1 * float(x0.std())
     levels = torch.cat(
         [

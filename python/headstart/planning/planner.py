@@ -13,7 +13,7 @@ from torch import Tensor
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.io.keyword import gather
 from headstart.io.progress import track
-from headstart.ops.check import require_address
+from headstart.ops.check import describe, is_integer, require_address
 from headstart.planning.flow import ReducedFlow, reduce_flow
 from headstart.planning.measure import (
     FINE,
@@ -33,8 +33,9 @@ from headstart.planning.table import (
     draw_trajectories,
     rank_grids,
 )
-from headstart.sampling.request import part_of
-from headstart.solver.plan import SIGMA_MAX, Plan
+from headstart.sampling.condition import part_of, settle
+from headstart.sampling.edge import check_denoiser, check_start
+from headstart.solver.plan import SIGMA_MAX, MadeFor, Plan
 from headstart.start import GaussianMixture, MixtureStart
 
 if TYPE_CHECKING:
@@ -94,8 +95,11 @@ def plan(
         ValueError: a number out of its range, a network without held-out data, or data of another shape.
     """
     began, asked = time.perf_counter(), gather("plan", PlanOptions, options)
-    denoiser, heldout, cond = asked.denoiser, asked.heldout, asked.cond or {}
+    denoiser, heldout = asked.denoiser, asked.heldout
     mixture, horizon = _require(start, nfe, sigma_start, seed, asked)
+    nfe, seed = int(nfe), int(seed)
+    of = start if isinstance(start, MixtureStart) else None
+    cond = settle("plan", asked.cond, 0 if heldout is None else len(heldout), of)
     found, shares = None, [MIN_NOISE]
     if denoiser is not None and heldout is not None:
         found = calibrate(mixture, denoiser, heldout, horizon or SIGMA_MAX / 2, cond, seed)
@@ -123,7 +127,9 @@ def plan(
         expected_error=measure_on_start(best, mixture, seed),
         classic_error=rank_grids(flow, far, SIGMA_MAX, nfe)[0],
     )
-    return replace(best, provenance=provenance | {"seconds": round(time.perf_counter() - began, 2)})
+    made_for = MadeFor(mixture.shape, len(mixture.weight), horizon, mixture.fingerprint)
+    seconds = round(time.perf_counter() - began, 2)
+    return replace(best, provenance=provenance | {"seconds": seconds}, made_for=made_for)
 
 
 @dataclass(frozen=True)
@@ -184,12 +190,14 @@ def fit_trial(task: Task, sigma: float, noise: Callable[[Tensor], Tensor], advan
 def _require(
     start: object, nfe: int, sigma_start: float | None, seed: int, options: PlanOptions
 ) -> tuple[GaussianMixture, float | None]:
+    if isinstance(start, type) or callable(start):
+        check_start("plan", start)
     mixture, horizon = (start.mixture, start.sigma) if isinstance(start, MixtureStart) else (start, None)
     if not isinstance(mixture, GaussianMixture):
         raise TypeError(f"plan: start must be a GaussianMixture, or one .at(sigma), got {type(mixture).__name__}")
     if horizon is not None and not 0 < horizon < SIGMA_MAX:
         raise ValueError(f"plan: the start's sigma must be above 0 and below {SIGMA_MAX:g}, got {horizon}")
-    if not isinstance(nfe, int) or not 1 <= nfe <= MAX_CALLS:
+    if not is_integer(nfe) or not 1 <= nfe <= MAX_CALLS:
         raise ValueError(f"plan: nfe must be an integer from 1 to {MAX_CALLS}, got {nfe!r}")
     if sigma_start is not None and sigma_start not in (SIGMA_MAX, horizon):
         wanted = f"None, {SIGMA_MAX:g} or the start's sigma {horizon}"
@@ -197,4 +205,9 @@ def _require(
     require_address("plan", seed, 0, 0, 0, 0, 1)
     if (options.denoiser is None) != (options.heldout is None):
         raise ValueError("plan: denoiser and heldout must be given together")
+    if options.denoiser is not None:
+        check_denoiser("plan", options.denoiser)
+        if not isinstance(options.heldout, Tensor):
+            got = describe(options.heldout)
+            raise TypeError(f"plan: heldout must be a tensor [N, *{list(mixture.shape)}], got {got}")
     return mixture, horizon

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.sampling.condition import part_of, settle
 from headstart.sampling.loop import Descent, Origin, evaluations
-from headstart.sampling.request import initial_state, labels_of, part_of
+from headstart.sampling.request import initial_state, labels_of
 from headstart.solver.row import Row
 from headstart.start.protocol import HistoryStart, Start
 
@@ -62,7 +63,7 @@ class Runner:
     def latents(self, which: int, n: int) -> Latents:
         """Set `which` of first states: sets have no sample in common, nor with samples 0 .. 2^31 of the seed."""
         offset = FIRST + which * APART
-        cond = {name: in_turn(value, n) for name, value in self.cond.items()}
+        cond = settle("tune", {name: in_turn(value, n) for name, value in self.cond.items()}, n, self.start)
         with torch.no_grad():
             x = initial_state(self.start, n, self.seed, offset, None, cond).to(torch.float32)
         return Latents(x, offset, cond)

@@ -20,6 +20,7 @@ from headstart.planning.runner import Runner
 from headstart.planning.search import CHOICE, HELD, MIXES, RETRIES, TRAIN, Task, search
 from headstart.planning.target import Features, Pairing, feature_sets
 from headstart.planning.unknown import Unknowns
+from headstart.sampling.edge import check_denoiser
 from headstart.sampling.request import plan_start
 from headstart.solver import DPMpp2M
 from headstart.solver.grid import karras, log_uniform
@@ -97,6 +98,7 @@ def tune(
     began = time.perf_counter()
     settings: dict[str, Any] = {"batch": 64, "budget": 100_000, "free_history": True, **options}
     check(plan, target, start, seed, settings)
+    check_denoiser("tune", denoiser)
     if isinstance(plan, Plan):
         start = plan_start(plan, start)
     tables = [plan] if isinstance(plan, Plan) else first_tables(start, plan, seed, settings["free_history"])

@@ -12,6 +12,7 @@ from torch import Tensor
 from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.sampling._sample import integrate, sample
+from headstart.sampling.edge import check_denoiser, check_start, whole
 from headstart.sampling.loop import evaluations
 from headstart.solver import DPMpp2M, Heun
 from headstart.solver.grid import log_uniform
@@ -57,8 +58,11 @@ def validate(
     Raises:
         ValueError: as `sample`; `n` or `fine_steps` below 1.
     """
-    if n < 1 or fine_steps < 1:
-        raise ValueError(f"validate: n and fine_steps must be at least 1, got {n} and {fine_steps}")
+    if not isinstance(plan, Plan):
+        raise TypeError(f"validate: plan must be a Plan, got {type(plan).__name__}; the plan comes first")
+    check_denoiser("validate", denoiser)
+    check_start("validate", start)
+    n, fine_steps = whole("validate", "n", n, 1), whole("validate", "fine_steps", fine_steps, 1)
     z = ops.normal((n, *start.shape), seed, 0, device="cpu")
     planned = sample(denoiser, start, n, plan=plan, latents=z, cond=cond)
     far = (SIGMA_MAX * z).to(planned)

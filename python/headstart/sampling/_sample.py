@@ -11,13 +11,17 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
+from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.io.progress import track
+from headstart.sampling.condition import on, part_of, settle
+from headstart.sampling.edge import check_denoiser, check_solver
+from headstart.sampling.finite import warn_unless_finite
 from headstart.sampling.loop import Descent, Origin, evaluations
 from headstart.sampling.request import (
     initial_history,
     initial_state,
-    part_of,
+    numbers_of,
     require_sizes,
     require_state,
     resolve_rows,
@@ -57,7 +61,8 @@ def sample(
 
     Args:
         denoiser: `D(x, sigma, **cond) -> x0`, or a preconditioned network such as `EDM`, or what `guided` made of
-            them. It must not write into `x`, and what it returned must stay as it is for two more calls.
+            them. One that writes into `x` is given copies, and of one that uses its output's memory again copies are
+            kept, where torch can tell: a pass over the state more a call.
         start: where to begin, such as `GaussianMixture.at(sigma)` or `Classic`.
         n: number of samples.
         steps: solver steps: a network call each (two for Heun, one on its last); may be left out when `grid` is given.
@@ -68,8 +73,10 @@ def sample(
         latents: unit normals `[n, *shape]` for a start that maps them, instead of its own draw: `Classic` scales them,
             a mixture carries `80 z` to its noise level, so that a latent keeps its image.
         batch: samples carried at a time, all when None.
-        cond: keyword arguments of the denoiser; tensors of leading size `n` are split with the batch. `cond["label"]`
-            also goes to a start that is conditional on classes.
+        cond: keyword arguments of the denoiser; tensors, numpy arrays, lists and tuples of leading size `n`, also in
+            a dict, are split with the batch. `cond["label"]`, integers in any form `[n]` or one for all, also goes to
+            a start that is conditional on classes, which refuses classes under any other name; `label` None is all of
+            them.
         dtype: of the state, float32 or float64.
         progress: show a progress bar.
         return_info: return `(samples, SampleInfo)`, as `sample_info` does, whose type says so.
@@ -80,11 +87,15 @@ def sample(
 
     Raises:
         ValueError, TypeError: an argument out of its range or of another kind, named, before any network call.
+
+    Warns:
+        NotFinite: samples with NaN or infinity, named.
     """
+    check_denoiser("sample", denoiser)
     start, rows = resolve_rows("sample", start, steps, solver, grid, plan)
-    batch = require_sizes("sample", start, n, batch, latents)
-    require_state("sample", dtype, seed, offset, n)
-    cond = dict(cond or {})
+    n, batch = require_sizes("sample", start, n, batch, latents)
+    seed, offset = require_state("sample", dtype, seed, offset, n)
+    cond = settle("sample", cond, n, start)
     descent: Descent | None = None
     out: Tensor | None = None
     began, moved = time.perf_counter(), 0
@@ -95,6 +106,7 @@ def sample(
             z = None if latents is None else latents[first : first + count]
             x = initial_state(start, count, seed, offset + first, z, part).to(dtype)
             descent = descent or Descent(denoiser, rows, dtype, x.device)
+            part = on(part, x.device)
             known = initial_history(plan, start, x, part)
             x, bytes_of_batch = descent.run(x, Origin(seed, offset + first), part, advance, known)
             out = x.new_empty(n, *x.shape[1:]) if out is None and count < n else out
@@ -104,6 +116,7 @@ def sample(
         out = start.sample(0).to(dtype)
     if out.is_cuda:
         torch.cuda.synchronize(out.device)
+    warn_unless_finite("sample", out)
     info = SampleInfo(evaluations(denoiser, rows), time.perf_counter() - began, moved)
     return (out, info) if return_info else out  # type: ignore[return-value]
 
@@ -129,16 +142,29 @@ def integrate(
 ) -> Tensor:  # fmt: skip
     """Carries given states `x` `[B, *shape]` from `grid[0]` to `grid[-1]`, which need not be 0.
 
-    The other arguments are those of `sample`; `cond` is passed as it is.
+    The other arguments are those of `sample`; `cond` is passed as it is, but for the form of its `label`.
 
     Raises:
         ValueError, TypeError: a grid that does not descend, a state that is not float32 or float64.
+
+    Warns:
+        NotFinite: as `sample`; on a GPU the look at the end waits for it.
     """
-    rows = solver.rows(torch.as_tensor(grid, dtype=torch.float64).tolist())
-    require_state("integrate", x.dtype, seed, offset, x.shape[0])
+    check_denoiser("integrate", denoiser)
+    check_solver("integrate", solver)
+    if not isinstance(x, Tensor) or x.ndim == 0:
+        raise TypeError(f"integrate: x must be states [B, *shape], got {ops.check.describe(x)}")
+    levels = numbers_of("integrate", grid)
+    if not isinstance(levels, list) or not all(isinstance(level, float) for level in levels):
+        raise ValueError(f"integrate: grid must be [steps + 1] noise levels, got {levels}")
+    rows = solver.rows(levels)
+    seed, offset = require_state("integrate", x.dtype, seed, offset, x.shape[0])
+    cond = on(settle("integrate", cond, x.shape[0]), x.device)
     descent = Descent(denoiser, rows, x.dtype, x.device)
     with torch.no_grad():
-        return descent.run(x, Origin(seed, offset), dict(cond or {}), lambda: None)[0]
+        out = descent.run(x, Origin(seed, offset), cond, lambda: None)[0]
+    warn_unless_finite("integrate", out)
+    return out
 
 
 def _store(out: Tensor, x: Tensor, first: int) -> Tensor:

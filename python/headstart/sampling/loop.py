@@ -98,27 +98,34 @@ def conditions_of(denoiser: Denoiser | Preconditioned, cond: dict[str, Any], n: 
     return denoiser.conditions(cond, n) if isinstance(denoiser, Guided) else Conditions(cond, cond, None)
 
 
-def ask(branches: Sequence[Branch], x: Tensor, scaled: Tensor | None, given: Conditions) -> list[Tensor]:
-    """The output of each branch at the state `x`, from one call where one serves both.
+def ask(
+    branches: Sequence[Branch], x: Tensor, scaled: Tensor | None, given: Conditions, lend: bool
+) -> tuple[list[Tensor], bool]:
+    """The output of each branch at `x`, from one call where one serves both; and whether one wrote into its state.
 
     `scaled`: the input of the first branch, where it is made already; of `2 B` rows for one call.
+    `lend`: a branch that is given the state gets the state itself, not a copy.
     """
     first = branches[0]
-    if scaled is None:
-        scaled = first.input(x)
-        if len(branches) == 2 and given.joint is not None:
-            scaled = twice(scaled)
     if len(branches) == 2 and given.joint is not None:
+        scaled = twice(first.input(x)) if scaled is None else scaled
         raw = first.network(scaled, first.level, **given.joint)
         require(first, raw, scaled)
-        return [raw[: x.shape[0]], raw[x.shape[0] :]]
-    raws = []
+        return [raw[: x.shape[0]], raw[x.shape[0] :]], False
+    raws, wrote, at = [], False, first.scale
     for branch in branches:
-        y = scaled if branch.scale == first.scale else branch.input(x)
+        if branch.scale is None:
+            y = x if lend else x.clone()
+        else:
+            y = scaled if scaled is not None and branch.scale == at else branch.input(x)
+        before = version(y)
         raw = branch.network(y, branch.level, **(given.guide if branch.guide else given.main))
         require(branch, raw, x)
         raws.append(raw)
-    return raws
+        kept = unchanged(y, before)
+        wrote = wrote or (branch.scale is None and not kept)
+        scaled, at = (y, branch.scale) if kept and branch.scale is not None else (None, None)  # for the next branch
+    return raws, wrote
 
 
 def twice(x: Tensor) -> Tensor:
@@ -129,16 +136,42 @@ def twice(x: Tensor) -> Tensor:
     return wide
 
 
+def version(tensor: Tensor) -> int | None:
+    """torch's count of the writes into a tensor's memory; None where it keeps none (inference mode, tracers)."""
+    return None if tensor.is_inference() or ops.check.dispatched(tensor) else tensor._version
+
+
+def unchanged(tensor: Tensor, before: int | None) -> bool:
+    """Whether torch counted no write since `before`, and would have."""
+    return before is not None and version(tensor) == before
+
+
+def address(tensor: Tensor) -> int | None:
+    """Where its memory begins; None for tensors without any."""
+    plain = type(tensor) in (Tensor, torch.nn.Parameter) and not ops.check.dispatched(tensor)
+    return tensor.data_ptr() if plain and tensor.numel() else None
+
+
 def require(branch: Branch, raw: object, like: Tensor) -> None:
-    """Refuses what is no tensor of the input's shape.
+    """Refuses what is no dense floating tensor of the input's shape and device.
 
     Raises:
         ValueError: another type, or another shape.
     """
+    name = "guide" if branch.guide else "denoiser"
     if not isinstance(raw, Tensor) or raw.shape != like.shape:
         got = list(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
-        name = "guide" if branch.guide else "denoiser"
-        raise ValueError(f"sample: the {name} must return a tensor {list(like.shape)}, got {got}")
+        inner = (
+            ("[0]", isinstance(raw, tuple)),
+            ("['sample']", isinstance(raw, dict)),
+            (".sample", hasattr(raw, "sample")),
+        )
+        hint = next((f"; return its {part}" for part, has in inner if has), "") if not isinstance(raw, Tensor) else ""
+        raise ValueError(f"sample: the {name} must return a tensor {list(like.shape)}, got {got}{hint}")
+    if raw.dtype not in ops.check.TYPES or raw.layout is not torch.strided or raw.device != like.device:
+        wanted = f"a dense tensor of float32, float64, float16 or bfloat16 on {like.device}"
+        got = ops.check.describe(raw) + ("" if raw.layout is torch.strided else f", layout {raw.layout}")
+        raise ValueError(f"sample: the {name} must return {wanted}, got {got}")
 
 
 Term = tuple[float, Tensor]
@@ -161,6 +194,21 @@ class Prediction:
     state: Tensor
     parts: list[Term]
 
+    def __post_init__(self) -> None:
+        self.note()
+
+    def note(self) -> None:
+        """Remembers where its parts lie, and how often they were written into."""
+        self.places = [(address(raw), version(raw)) for _, raw in self.parts]
+
+    def lost(self, raws: Sequence[Tensor]) -> bool:
+        """Whether its parts were overwritten since: written into, or where one of `raws` lies that came later."""
+        later = {address(raw) for raw in raws} - {None}
+        return any(
+            place in later or (before is not None and version(raw) != before)
+            for (place, before), (_, raw) in zip(self.places, self.parts, strict=True)
+        )
+
     def fold(self) -> int:
         """Computes it, in one pass; the bytes that moved."""
         x, a, terms = self.state, self.skip, self.parts
@@ -168,13 +216,23 @@ class Prediction:
             (a, x), *terms = terms
         denoised = ops.affine(x, a, terms, out=BUFFERS.take(self.state, self.state.dtype))
         self.skip, self.parts = 0.0, [(1.0, denoised)]
+        self.note()
         return 2 * denoised.nbytes + sum(y.nbytes for _, y in terms)
+
+
+class Overwritten(Exception):
+    """A denoiser wrote over a prediction that later rows need."""
 
 
 class Descent:
     """A denoiser and its rows, with the noise levels it is told on the device before the first call.
 
     Nothing in a run waits for the device or copies to it, so a run can be captured into a CUDA graph.
+
+    A denoiser is watched by numbers that torch keeps anyway. The first call gets a copy of the state: one that writes
+    into it gets copies from then on (all calls do where torch counts no writes). One that uses its output's memory
+    again is known when a prediction that rows still need has been written over: the run begins anew, and copies what
+    is returned.
     """
 
     def __init__(
@@ -184,6 +242,8 @@ class Descent:
         self.noisy = any(row.c for row in rows)
         self.depth = max(max(len(row.b), len(row.states)) for row in rows)
         self.branches = [*branches_of(denoiser, rows, dtype, device), ()]  # no call after the last row
+        self.lends = False  # the state itself: not before a call has shown that the denoiser leaves it alone
+        self.writes = self.overwrites = False
 
     def run(
         self, x: Tensor, origin: Origin, cond: dict[str, Any], advance: Callable[[], object],
@@ -192,6 +252,23 @@ class Descent:
         """The last state, contiguous, and the bytes the rows moved; `x` is left as it is.
 
         `known`: denoised predictions made before the first row, newest first.
+
+        Raises:
+            ValueError: a denoiser that returns what it may not, or begins to write into its input after the first call.
+        """
+        try:
+            return self.attempt(x, origin, cond, advance, known)
+        except Overwritten:
+            self.overwrites = True
+        return self.attempt(x, origin, cond, lambda: None, known)
+
+    def attempt(
+        self, x: Tensor, origin: Origin, cond: dict[str, Any], advance: Callable[[], object], known: Sequence[Tensor]
+    ) -> tuple[Tensor, int]:
+        """`run`, once.
+
+        Raises:
+            Overwritten: a prediction was lost.
         """
         given = conditions_of(self.denoiser, cond, x.shape[0])
         history = [Prediction(0.0, x, [(1.0, denoised)]) for denoised in known]
@@ -199,7 +276,9 @@ class Descent:
         point, scaled, moved = x, None, 0  # where the next call is made, and the network's input there
         for i, row in enumerate(self.rows):
             if branches := self.branches[i]:
-                raws = ask(branches, point, scaled, given)
+                raws = self.watched(branches, point, scaled, given)
+                if not self.overwrites and any(one.lost(raws) for one in history[: self.depth - 1]):
+                    raise Overwritten
                 if i == 0 and not self.noisy:  # noise is drawn in the contiguous order
                     x = point = follow(point, raws[0])
                 history = [predict(branches, point, raws), *history[: self.depth - 1]]
@@ -219,6 +298,21 @@ class Descent:
             advance()
         BUFFERS.trim()
         return x.contiguous(), moved
+
+    def watched(self, branches: Sequence[Branch], x: Tensor, scaled: Tensor | None, given: Conditions) -> list[Tensor]:
+        """`ask`, of a denoiser that may write into what it is given and into what it returned.
+
+        Raises:
+            ValueError: it wrote into the state itself.
+        """
+        raws, wrote = ask(branches, x, scaled, given, self.lends)
+        if wrote and self.lends:
+            raise ValueError(
+                "sample: the denoiser must leave x as it is, but wrote into it after its first call; give it x.clone()"
+            )
+        if not (self.lends or self.writes):
+            self.lends, self.writes = not wrote, wrote
+        return [raw.clone() for raw in raws] if self.overwrites else raws
 
     def step(
         self, i: int, x: Tensor, a: float, terms: list[Term], noise: ops.Noise | None, joint: bool

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.sampling.edge import check_solver, check_start, whole
 from headstart.solver import Row, Solver
 from headstart.solver.grid import log_uniform
 from headstart.solver.plan import SIGMA_MAX, Plan
@@ -31,7 +31,7 @@ def levels_of(op: str, start: Start, steps: int | None, grid: Tensor | None) -> 
         if not start.sigma > SIGMA_MIN:
             raise ValueError(f"{op}: a grid must be given for a start at sigma <= {SIGMA_MIN}, got {start.sigma}")
         return log_uniform(start.sigma, SIGMA_MIN, steps).tolist()
-    levels = torch.as_tensor(grid, dtype=torch.float64).tolist()
+    levels = numbers_of(op, grid)
     if not isinstance(levels, list) or len(levels) < 2:
         raise ValueError(f"{op}: grid must be [steps + 1] noise levels, got {levels}")
     if steps is not None and steps != len(levels) - 1:
@@ -43,16 +43,33 @@ def levels_of(op: str, start: Start, steps: int | None, grid: Tensor | None) -> 
     return levels
 
 
+def numbers_of(op: str, grid: Any) -> Any:
+    """A grid's levels as Python's numbers.
+
+    Raises:
+        TypeError: it has none.
+    """
+    try:
+        return torch.as_tensor(grid, dtype=torch.float64).tolist()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{op}: grid must be [steps + 1] noise levels, got {type(grid).__name__}") from None
+
+
 def resolve_rows(
     op: str, start: Start, steps: int | None, solver: Solver, grid: Tensor | None, plan: Plan | None
 ) -> tuple[Start, list[Row]]:
     """Where to begin, and the rows down from there: of the solver on its levels, or of a plan.
 
     Raises:
+        TypeError: as `check_start` and `check_solver`; a plan that is none.
         ValueError: as `levels_of`; steps or a grid beside a plan; a start that is not where the plan begins.
     """
+    check_start(op, start)
+    check_solver(op, solver)
     if plan is None:
         return start, solver.rows(levels_of(op, start, steps, grid))
+    if not isinstance(plan, Plan):
+        raise TypeError(f"{op}: plan must be a Plan, got {type(plan).__name__}; load_plan(file) reads one")
     if grid is not None or steps not in (None, plan.nfe):
         raise ValueError(f"{op}: a plan of {plan.nfe} calls has its own grid; steps and grid must be left out")
     return plan_start(plan, start), list(plan.table)
@@ -62,11 +79,15 @@ def plan_start(plan: Plan, start: Start) -> Start:
     """Where a plan begins: `start` itself at its own noise level, or the classic start on the start's device.
 
     Raises:
-        ValueError: a start at another noise level than a plan that does not begin at 80, or one without history.
+        ValueError: a start at another noise level than a plan that does not begin at 80, or one without history; or
+            another start than the plan was made for.
     """
+    check_shape(plan, start)
     same = abs(start.sigma - plan.sigma) <= 1e-6 * plan.sigma
     if plan.ghost is not None and not (same and isinstance(start, HistoryStart)):
         raise ValueError(f"Plan: this plan begins at a mixture's .at({plan.sigma:g}), got {start}")
+    if same or plan.sigma == SIGMA_MAX:
+        check_partner(plan, start)
     if same:
         return start
     if plan.sigma != SIGMA_MAX:
@@ -75,28 +96,63 @@ def plan_start(plan: Plan, start: Start) -> Start:
     return Classic(start.shape, plan.sigma, device=device)
 
 
-def require_sizes(op: str, start: Start, n: int, batch: int | None, latents: Tensor | None) -> int:
-    """The batch size, all `n` when None.
+def check_shape(plan: Plan, start: Start) -> None:
+    """Refuses a start of other samples than the plan's.
 
     Raises:
-        ValueError: n, batch or latents out of range.
+        ValueError: as said.
     """
-    if not isinstance(n, Integral) or n < 0:
-        raise ValueError(f"{op}: n must be an integer of at least 0, got {n!r}")
-    if batch is not None and (not isinstance(batch, Integral) or batch < 1):
-        raise ValueError(f"{op}: batch must be an integer of at least 1, got {batch!r}")
+    if plan.made_for is not None and tuple(start.shape) != plan.made_for.shape:
+        wanted, got = list(plan.made_for.shape), list(start.shape)
+        raise ValueError(f"Plan: this plan was made for samples {wanted}, got a start of samples {got}")
+
+
+def check_partner(plan: Plan, start: Start) -> None:
+    """Refuses another start than the plan was made for; a plan from 80 also takes the classic start there.
+
+    Raises:
+        ValueError: as said.
+    """
+    known = plan.made_for
+    if known is None or (isinstance(start, Classic) and plan.sigma == start.sigma == SIGMA_MAX):
+        return
+    mixture: Any = getattr(start, "mixture", None)
+    if getattr(mixture, "fingerprint", None) != known.fingerprint:
+        k = len(mixture.weight) if isinstance(start, MixtureStart) else None
+        got = type(start).__name__ + (f" of {k} components" if k else "")
+        raise ValueError(
+            f"Plan: this plan was made for another start, a mixture of {known.components} components, got {got}; make "
+            "one for this start with headstart.plan, or take dataclasses.replace(plan, made_for=None) as it is"
+        )
+
+
+def require_sizes(op: str, start: Start, n: int, batch: int | None, latents: Tensor | None) -> tuple[int, int]:
+    """`n` and the batch size, all `n` when None, as integers of Python.
+
+    Latents on a GPU are not looked at, which would wait for it; what they make is, see `warn_unless_finite`.
+
+    Raises:
+        TypeError: latents that are no floating tensor.
+        ValueError: n, batch or latents out of range, or latents on the CPU that are not finite.
+    """
+    n = whole(op, "n", n, 0)
+    batch = max(n, 1) if batch is None else whole(op, "batch", batch, 1)
     if latents is not None:
+        if not isinstance(latents, Tensor) or not latents.is_floating_point():
+            raise TypeError(f"{op}: latents must be floating {[n, *start.shape]}, got {ops.check.describe(latents)}")
         if not isinstance(start, LatentStart):
             raise ValueError(
                 f"{op}: latents need a start that maps them (Classic, a mixture), got {type(start).__name__}"
             )
         if tuple(latents.shape) != (n, *start.shape):
             raise ValueError(f"{op}: latents must be {[n, *start.shape]}, got {list(latents.shape)}")
-    return batch or max(n, 1)
+        if latents.is_cpu and not bool(latents.isfinite().all()):
+            raise ValueError(f"{op}: latents must be finite, got NaN or infinity in {ops.check.describe(latents)}")
+    return n, batch
 
 
-def require_state(op: str, dtype: torch.dtype, seed: int, offset: int, n: int) -> None:
-    """Refuses a state that is not float32 or float64, and an address out of range.
+def require_state(op: str, dtype: torch.dtype, seed: int, offset: int, n: int) -> tuple[int, int]:
+    """Seed and offset as integers of Python; refuses a state of no float32 or float64, and addresses out of range.
 
     Raises:
         TypeError: another dtype.
@@ -105,12 +161,7 @@ def require_state(op: str, dtype: torch.dtype, seed: int, offset: int, n: int) -
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{op}: the state must be float32 or float64, got {dtype}")
     ops.check.require_address(op, seed, 0, offset, 0, n, 1)
-
-
-def part_of(value: Any, n: int, first: int, count: int) -> Any:
-    """Rows `first .. first + count - 1` of a condition with a row for each of the `n` samples; any other whole."""
-    split = isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == n
-    return value[first : first + count] if split else value
+    return int(seed), int(offset)
 
 
 def labels_of(start: Start, cond: Mapping[str, Any]) -> int | Tensor | None:

@@ -16,6 +16,9 @@ from torch import Tensor
 from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.io.keyword import gather
+from headstart.sampling.condition import settle
+from headstart.sampling.edge import check_denoiser
+from headstart.sampling.finite import broken, warn_unless_finite
 from headstart.sampling.loop import Descent, Origin, evaluations
 from headstart.sampling.request import initial_history, initial_state, require_sizes, require_state, resolve_rows
 from headstart.solver import DPMpp2M, Solver
@@ -159,9 +162,11 @@ class Sampler:
         nfe: network evaluations a sample, see `SampleInfo`.
         graphed: whether a call replays a graph.
         reason: why it does not, or None.
+        broken: samples with NaN or infinity so far. On a CPU each call also warns, as `sample` does; on a GPU its
+            calls do not wait: the count is kept there, and reading it waits.
 
     Raises:
-        ValueError, TypeError: as `sample`.
+        ValueError, TypeError: as `sample`; and to be pickled or copied with its graph.
     """
 
     def __init__(
@@ -171,11 +176,13 @@ class Sampler:
     ) -> None:  # fmt: skip
         asked = gather("Sampler", SamplerOptions, options)
         dtype, plan = asked.dtype, asked.plan
+        check_denoiser("Sampler", denoiser)
         start, rows = resolve_rows("Sampler", start, steps, solver, grid, plan)
-        require_sizes("Sampler", start, 0, batch, None)
+        _, batch = require_sizes("Sampler", start, 0, batch, None)
         require_state("Sampler", dtype, 0, 0, batch)
+        cond = settle("Sampler", cond, batch, start)
         self.start, self.batch, self.dtype, self.nfe = start, batch, dtype, evaluations(denoiser, rows)
-        self.plan, self.cond = plan, {name: held(value) for name, value in dict(cond or {}).items()}
+        self.plan, self.cond = plan, {name: held(value) for name, value in cond.items()}
         with torch.no_grad():
             self._x = initial_state(start, batch, 0, 0, None, self.cond).to(dtype)
             self._known = initial_history(plan, start, self._x, self.cond)
@@ -183,10 +190,12 @@ class Sampler:
         self._given = {name: held(value, device) for name, value in self.cond.items()}
         self._origin = torch.zeros(2, dtype=torch.int64, device=device)
         self._descent = Descent(denoiser, rows, dtype, device)
+        self._broken = torch.zeros((), dtype=torch.int64, device=device)
         self._capture: Capture | None = None
         self.reason: str | None = "graph=False was given"
         if asked.graph:
             self._try_capture()
+        self._broken.zero_()  # what warm-ups counted
 
     def _try_capture(self) -> None:
         try:
@@ -198,6 +207,18 @@ class Sampler:
     @property
     def graphed(self) -> bool:
         return self._capture is not None
+
+    @property
+    def broken(self) -> int:
+        """Samples with NaN or infinity in all calls so far; waits for the device."""
+        return int(self._broken)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._capture is not None:
+            raise TypeError(
+                "Sampler: a CUDA graph cannot be copied or pickled; make the sampler anew where it is needed"
+            )
+        return self.__dict__
 
     def __call__(
         self, seed: int = 0, offset: int = 0, cond: Mapping[str, Any] | None = None, latents: Tensor | None = None
@@ -214,18 +235,35 @@ class Sampler:
             ValueError, TypeError: an argument out of range, or a condition of another kind, shape or dtype than when
                 the sampler was made; before any network call.
         """
-        require_state("Sampler", self.dtype, seed, offset, self.batch)
+        seed, offset = require_state("Sampler", self.dtype, seed, offset, self.batch)
         require_sizes("Sampler", self.start, self.batch, None, latents)
-        cond = {**self.cond, **self._require_cond(cond or {})}
+        cond = {**self.cond, **self._require_cond(self._settled(cond))}
         with torch.no_grad():
             x = initial_state(self.start, self.batch, seed, offset, latents, cond).to(self._x)
             known = initial_history(self.plan, self.start, x, cond)
-            if self._capture is None:
-                return self._descent.run(x, Origin(seed, offset), cond, lambda: None, known)[0]
-            return self._capture(lambda: self._fill(x, known, seed, offset, cond))
+            if self._capture is not None:
+                return self._capture(lambda: self._fill(x, known, seed, offset, cond))
+            before = 0 if x.is_cuda else self.broken
+            out = self._counted(self._descent.run(x, Origin(seed, offset), cond, lambda: None, known)[0])
+        if not out.is_cuda and self.broken > before:
+            warn_unless_finite("Sampler", out)
+        return out
 
     def _run(self) -> Tensor:
-        return self._descent.run(self._x, Origin(0, 0, self._origin), self._given, lambda: None, self._known)[0]
+        origin = Origin(0, 0, self._origin)
+        return self._counted(self._descent.run(self._x, origin, self._given, lambda: None, self._known)[0])
+
+    def _counted(self, out: Tensor) -> Tensor:
+        self._broken += broken(out).sum()
+        return out
+
+    def _settled(self, cond: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A call's conditions in the form that they had when the sampler was made."""
+        found = settle("Sampler", cond, self.batch) if cond else {}
+        label, was = found.get("label"), self.cond.get("label")
+        if isinstance(label, Tensor) and isinstance(was, Tensor) and label.device != was.device:
+            found["label"] = label.to(was.device)
+        return found
 
     def _fill(self, x: Tensor, known: list[Tensor], seed: int, offset: int, cond: dict[str, Any]) -> None:
         self._x.copy_(x)

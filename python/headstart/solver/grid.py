@@ -22,16 +22,25 @@ def karras(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> 
         `[steps + 1]`, float64.
 
     Raises:
-        ValueError: levels not positive or not descending, `steps` below 1, `rho` not positive.
+        ValueError: levels not positive or not descending, `steps` below 1, `rho` not positive, or so small or so large
+            that levels overflow or fall together.
 
     Reference: "Elucidating the Design Space of Diffusion-Based Generative Models" (Karras et al., 2022,
     https://arxiv.org/abs/2206.00364), equation 5.
     """
     _require("karras", sigma_max, sigma_min, steps)
-    if not rho > 0:
-        raise ValueError(f"karras: rho must be positive, got {rho}")
-    first, last = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return _finish(torch.linspace(first, last, steps, dtype=torch.float64) ** rho, sigma_max)
+    if not 0 < rho < math.inf:
+        raise ValueError(f"karras: rho must be positive and finite, got {rho}; its limit at infinity is log_uniform")
+    try:
+        first, last = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    except (OverflowError, ZeroDivisionError):  # of Python's own power, and of 1 / rho
+        first, last = math.inf, 0.0
+    levels = _finish(torch.linspace(first, last, steps, dtype=torch.float64) ** rho, sigma_max)
+    if not bool((levels[:-1] > levels[1:]).all()):
+        raise ValueError(
+            f"karras: rho must leave {steps} levels that descend, got {rho:g}: use 1 to 100, or log_uniform"
+        )
+    return levels
 
 
 def log_uniform(sigma_max: float, sigma_min: float, steps: int) -> Tensor:

@@ -19,7 +19,7 @@ class Churn:
         noise: standard deviation of the fresh noise (S_noise).
 
     Raises:
-        ValueError: amount or noise negative.
+        ValueError: amount negative, noise negative or infinite, or a range of levels that is none.
     """  # noqa: E501
 
     amount: float
@@ -28,8 +28,12 @@ class Churn:
     noise: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.amount >= 0 and self.noise >= 0):
-            raise ValueError(f"Churn: amount and noise must be at least 0, got {self.amount} and {self.noise}")
+        if not (self.amount >= 0 and 0 <= self.noise < math.inf):
+            got = f"{self.amount} and {self.noise}"
+            raise ValueError(f"Churn: amount and noise must be at least 0, and noise finite, got {got}")
+        if not self.sigma_min <= self.sigma_max:  # a NaN would switch it off without a word
+            got = f"{self.sigma_min} and {self.sigma_max}"
+            raise ValueError(f"Churn: sigma_min must be at most sigma_max, got {got}")
 
     def raised(self, sigma: float, steps: int) -> float:
         """The level `t_hat` that the state is raised to."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from headstart.io.output import write
 from headstart.solver.row import Row, calls
@@ -21,6 +21,34 @@ SIGMA_MAX = 80.0  # of the classic start
 MAX_BYTES = 2**24
 MAX_PREDICTIONS = 8  # predictions that a row reads
 PEERS = ("json", "diffusers", "k-diffusion")
+
+
+class MadeFor(NamedTuple):
+    """What a plan knows of its start.
+
+    Fields:
+        shape: of one sample.
+        components: number of them.
+        sigma: noise level of the start that the plan was asked for; None: it was a mixture without one.
+        fingerprint: of the mixture's components, see `Mixture.fingerprint`.
+    """
+
+    shape: tuple[int, ...]
+    components: int
+    sigma: float | None
+    fingerprint: str
+
+    @classmethod
+    def read(cls, text: Mapping[str, Any]) -> MadeFor:
+        """It back from a file.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing, or of another kind.
+        """
+        shape, sigma = tuple(int(size) for size in text["shape"]), text["sigma"]
+        if not isinstance(text["fingerprint"], str):
+            raise TypeError(f"fingerprint must be a text, got {type(text['fingerprint']).__name__}")
+        return cls(shape, int(text["components"]), None if sigma is None else float(sigma), text["fingerprint"])
 
 
 @dataclass(frozen=True)
@@ -42,6 +70,7 @@ class Plan:
         classic_error: the same for the best DPM-Solver++ 2M with as many calls, from the classic start (of a tuned
             plan: from its own start).
         provenance: how it was made: JSON values.
+        made_for: the start it was made for, which `sample` asks of the one it is given; None: any (older files).
     """
 
     nodes: tuple[float, ...]
@@ -49,7 +78,8 @@ class Plan:
     ghost: float | None
     expected_error: float
     classic_error: float
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    made_for: MadeFor | None = None
 
     order = 1  # fitted at one set of levels: no order in the step size is claimed
 
@@ -73,6 +103,11 @@ class Plan:
                 raise ValueError(f"Plan: row {i} must be a deterministic step from {self.nodes[i]}, got {row}")
         if self.ghost is not None and not self.nodes[0] < self.ghost < math.inf:
             raise ValueError(f"Plan: ghost must be above the first node {self.nodes[0]}, got {self.ghost}")
+
+    def __reduce__(self) -> tuple[type[Plan], tuple[Any, ...]]:
+        """Pickles and copies by its fields: a read-only view of a mapping cannot be."""
+        errors = self.expected_error, self.classic_error
+        return type(self), (self.nodes, self.table, self.ghost, *errors, dict(self.provenance), self.made_for)
 
     @property
     def sigma(self) -> float:
@@ -133,7 +168,9 @@ class Plan:
     def _text(self) -> str:
         body = {"nodes": self.nodes, "rows": [row._asdict() for row in self.table], "ghost": self.ghost}
         errors = {"expected_error": self.expected_error, "classic_error": self.classic_error}
+        made_for = None if self.made_for is None else self.made_for._asdict()
         text = {"format": FORMAT, "version": VERSION, **body, **errors, "provenance": dict(self.provenance)}
+        text["made_for"] = made_for
         return json.dumps(text, indent=1) + "\n"
 
 
@@ -170,7 +207,8 @@ def load_plan(path: str | Path) -> Plan:
     try:
         rows = tuple(read_row(row) for row in text["rows"])
         errors = float(text["expected_error"]), float(text["classic_error"])
-        return Plan(tuple(text["nodes"]), rows, text["ghost"], *errors, dict(text["provenance"]))
+        made_for = None if text.get("made_for") is None else MadeFor.read(text["made_for"])
+        return Plan(tuple(text["nodes"]), rows, text["ghost"], *errors, dict(text["provenance"]), made_for)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"load_plan: {path} is damaged: {error}") from error
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from headstart import ops
 from headstart.ops import Components
 from headstart.ops.array import tensor_of
-from headstart.ops.check import STATE, describe
+from headstart.ops.check import STATE, describe, is_integer, require_address
 
 CHECK_ROWS = 4096
 MAX_LABEL = 2**20  # a table of weights has a row for each number up to the largest label
+ORTHONORMAL = 1e-2  # what rounding to float32, and to 16 bits, may have left
 
 
 def check_data(name: str, data: object) -> Tensor:
@@ -24,6 +27,8 @@ def check_data(name: str, data: object) -> Tensor:
     if not isinstance(data, Tensor) or not data.is_floating_point() or data.ndim < 2:
         scale = isinstance(data, Tensor) and data.dtype == torch.uint8
         hint = "; scale bytes to floats first: data.float() / 127.5 - 1" if scale else ""
+        if isinstance(data, Tensor) and data.ndim == 1:
+            hint = "; one value a sample is data[:, None], one sample is data[None]"
         raise ValueError(f"{name}: data must be floating [N, *shape], got {describe(data)}{hint}")
     if data.numel() == 0:
         raise ValueError(f"{name}: data must not be empty, got {describe(data)}")
@@ -36,9 +41,13 @@ def check_data(name: str, data: object) -> Tensor:
 
 
 def check_labels(name: str, labels: object, n: int) -> Tensor:
-    """Classes `[N]`, a tensor or an array, as int64."""
+    """Classes `[N]` of integers of any kind, in a tensor, numpy array, list or tuple, as int64."""
     labels = tensor_of(labels)
-    if not isinstance(labels, Tensor) or labels.shape != (n,) or labels.is_floating_point() or labels.is_complex():
+    if isinstance(labels, (list, tuple)):
+        with suppress(TypeError, ValueError, RuntimeError):  # refused below, by its type
+            labels = torch.as_tensor(labels)
+    integers = isinstance(labels, Tensor) and not labels.is_floating_point() and not labels.is_complex()
+    if not isinstance(labels, Tensor) or not integers or labels.shape != (n,) or labels.dtype == torch.bool:
         raise ValueError(f"{name}: labels must be integers [{n}], got {describe(labels)}")
     labels = labels.long()
     if n and int(labels.min()) < 0:
@@ -68,6 +77,18 @@ def check_sigma(name: str, sigma: float | Tensor, positive: bool = False) -> flo
     return value
 
 
+def check_address(name: str, n: int, seed: int, offset: int) -> tuple[int, int, int]:
+    """Samples wanted, seed and first index as integers of Python, which do not wrap around as numpy's do.
+
+    Raises:
+        ValueError: no integers, or out of range.
+    """
+    if not is_integer(n) or n < 0:
+        raise ValueError(f"{name}: n must be an integer of at least 0, got {n!r}")
+    require_address(name, seed, 0, offset, 0, int(n), 1)
+    return int(n), int(seed), int(offset)
+
+
 def check_mixture(
     family: str, components: Components, weight: Tensor, shape: tuple[int, ...], class_weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
@@ -88,6 +109,7 @@ def check_mixture(
         check_shape(family, "variance", variance, [(k, 1)])
         check_shape(family, "axes", axes, [(k, rank, d)])
         check_shape(family, "spread", spread, [(k, rank)])
+        check_axes(family, axes, spread)
     if bool((variance < 0).any()) or (spread is not None and bool((spread < 0).any())):
         raise ValueError(f"{family}: variance and spread must be at least 0")
     weight = check_weight(family, "weight", weight, (k,))
@@ -101,6 +123,26 @@ def check_shape(family: str, name: str, tensor: Tensor | None, allowed: Sequence
     if tensor is None or tuple(tensor.shape) not in allowed or not bool(tensor.isfinite().all()):
         expected = " or ".join(str(list(size)) for size in allowed)
         raise ValueError(f"{family}: {name} must be finite {expected}, got {describe(tensor)}")
+
+
+def check_axes(family: str, axes: Tensor | None, spread: Tensor | None) -> None:
+    """Orthonormal rows `[K, R, D]`, of those that spread.
+
+    Tried on a sum of the rows with random signs, each of which it must give back: a pass over the axes in place of all
+    products of two rows. Plain sums, which no setting of torch's matrix products touches.
+    """
+    if axes is None or spread is None or axes.numel() == 0:
+        return
+    signs = ops.normal((axes.shape[1],), 0, 0, device=axes.device, dtype=axes.dtype).sign()
+    for k, (rows, width) in enumerate(zip(axes, spread, strict=True)):
+        given = signs * (width > 0)
+        back = (rows * (rows * given[:, None]).sum(0)).sum(1) * (width > 0)
+        error = float((back - given).abs().max())
+        if not error < ORTHONORMAL:
+            raise ValueError(
+                f"{family}: axes must be orthonormal rows, got component {k} off by {error:.2g}; put lengths into "
+                "spread (torch.linalg.svd makes both)"
+            )
 
 
 def check_weight(family: str, name: str, weight: Tensor, shape: tuple[int, ...]) -> Tensor:

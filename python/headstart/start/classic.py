@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.start.check import check_points, check_sigma
+from headstart.ops.check import STATE, is_integer
+from headstart.start.check import check_address, check_points, check_sigma
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Classic:
         device: where samples are made.
 
     Raises:
-        ValueError: `sigma_max` is not above 0.
+        ValueError: `sigma_max` is not above 0, a shape that is none, or a device that is not here.
     """
 
     shape: tuple[int, ...]
@@ -32,7 +34,13 @@ class Classic:
     device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))
+        sizes: Any = (self.shape,) if is_integer(self.shape) else tuple(self.shape)
+        if not all(is_integer(size) and size > 0 for size in sizes):
+            raise ValueError(f"Classic: shape must be of integers above 0, got {self.shape!r}")
+        if self.dtype not in STATE:
+            raise TypeError(f"Classic: dtype must be float32 or float64, got {self.dtype}")
+        object.__setattr__(self, "shape", tuple(int(size) for size in sizes))
+        ops.check.require_device("Classic", self.device)
         object.__setattr__(self, "sigma_max", check_sigma("Classic", self.sigma_max, positive=True))
 
     @property
@@ -41,6 +49,7 @@ class Classic:
 
     def sample(self, n: int, seed: int = 0, offset: int = 0) -> Tensor:
         """Samples `offset .. offset + n - 1` of `seed`, `[n, *shape]`: the same bits in any split into batches."""
+        n, seed, offset = check_address("sample", n, seed, offset)
         shape = (n, *self.shape)
         z = ops.normal(shape, seed, 0, offset, stream=ops.Stream.START, dtype=self.dtype, device=self.device)
         return self.from_latents(z)

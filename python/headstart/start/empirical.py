@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.start.check import check_data, check_labels, check_points, check_sigma
+from headstart.start.check import check_address, check_data, check_labels, check_points, check_sigma
 
 CHUNK = 1024
 
@@ -73,6 +73,7 @@ class EmpiricalStart:
             offset: index of the first sample.
             labels: classes `[n]`, or one for all, or None.
         """
+        n, seed, offset = check_address("sample", n, seed, offset)
         data = self.empirical.data
         u = ops.uniform(n, seed, 0, offset, stream=ops.Stream.COMPONENT, device=data.device)
         return ops.noise(data[self.pick(u, labels)], self.sigma, seed, 0, offset, stream=ops.Stream.START)
@@ -82,14 +83,26 @@ class EmpiricalStart:
         order, count = self.empirical.order, self.empirical.count
         if labels is None:
             return (u * len(self.empirical.data)).ceil().long() - 1
-        if order is None or count is None:
-            raise ValueError("sample: labels were given, but Empirical was made without labels")
-        labels = torch.as_tensor(labels, device=u.device).expand(len(u)).long()
-        known = (labels >= 0) & (labels < len(count)) & (count[labels.clamp(0, len(count) - 1)] > 0)
-        if not bool(known.all()):
-            raise ValueError(f"sample: the data has no point of class {int(labels[~known][0])}")
+        labels = self.classes("sample", torch.as_tensor(labels, device=u.device), len(u))
+        assert order is not None  # required with the labels
+        assert count is not None
         first = count.cumsum(0) - count
         return order[first[labels] + (u * count[labels]).ceil().long() - 1]
+
+    def require_labels(self, name: str, labels: Tensor, n: int) -> None:
+        """Refuses classes `[n]`, or one for all, that are not in the law."""
+        self.classes(name, labels, n)
+
+    def classes(self, name: str, labels: Tensor, n: int) -> Tensor:
+        """Classes `[n]` of labels, or of one for all."""
+        count = self.empirical.count
+        if count is None:
+            raise ValueError(f"{name}: labels were given, but Empirical was made without labels")
+        labels = check_labels(name, labels.expand(n) if labels.ndim == 0 else labels, n).to(count.device)
+        known = (labels < len(count)) & (count[labels.clamp_max(len(count) - 1)] > 0)
+        if not bool(known.all()):
+            raise ValueError(f"{name}: the data has no point of class {int(labels[~known][0])}")
+        return labels
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of `x` `[n, *shape]`, as `[n]` float64, over all points; `sigma` must be above 0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from headstart import ops
 from headstart.fitting import Fit, FitReport
 from headstart.ops.array import tensor_of
 from headstart.ops.component import change, extremes, widen
-from headstart.start.check import check_labels, check_mixture, check_points, check_sigma
+from headstart.start.check import check_address, check_labels, check_mixture, check_points, check_sigma
 from headstart.start.file import write
 from headstart.start.transport import transport
 
@@ -52,6 +53,7 @@ class MixtureStart:
             offset: index of the first sample.
             labels: classes `[n]`, or one for all, or None.
         """
+        n, seed, offset = check_address("sample", n, seed, offset)
         device = self.mixture.components.mean.device
         cdf = self.mixture.rows("sample", labels, n).cumsum(1).to(device)
         u = ops.uniform(n, seed, 0, offset, stream=ops.Stream.COMPONENT, device=device)
@@ -59,6 +61,10 @@ class MixtureStart:
         component = torch.searchsorted(cdf, u[:, None])[:, 0]
         x = self.mixture.draw(component, self.sigma, seed, offset)
         return x.reshape(n, *self.shape)
+
+    def require_labels(self, name: str, labels: Tensor, n: int) -> None:
+        """Refuses classes `[n]`, or one for all, that are not in the law."""
+        self.mixture.rows(name, labels, n)
 
     def transport(self, z: Tensor, labels: int | Tensor | None = None) -> Tensor:
         """Where the classic latents `80 z` are at `sigma` on the mixture's own probability-flow ODE, `[n, *shape]`.
@@ -153,6 +159,20 @@ class Mixture(ABC):
         """The components in float64."""
         return change(self.components, Tensor.double) if self.components.axes is None else widen(self.components)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell mixtures apart by their components.
+
+        Of shape, means, variances, spreads and each component's first axis, rounded to float32: the same on every
+        device, after `save` and `load`, in float64, and for the mixture of one class by `given`.
+        """
+        mean, variance, axes, spread = self.components
+        parts = [mean, variance, *(() if axes is None or spread is None else (spread, axes[:, :1]))]
+        digest = hashlib.sha256(repr((type(self).__name__, self.shape)).encode())
+        for tensor in (*parts, *(getattr(self, name) for name in self.OWN)):
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def at(self, sigma: float | Tensor) -> MixtureStart:
         """The law of `x_0 + sigma n`, a start; it shares this mixture's tensors."""
         return MixtureStart(self, check_sigma("at", sigma))
@@ -168,6 +188,7 @@ class Mixture(ABC):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """This mixture with its components on another device or in another dtype."""
+        device = None if device is None else ops.check.require_device("to", device)
         return self.replace(
             components=change(self.components, lambda tensor: tensor.to(device, dtype)),
             weight=self.weight.to(device),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from headstart import ops
 from headstart.fitting import Fit, Recipe, fit_mixture
 from headstart.fitting.by_class import fit_by_class
 from headstart.fitting.selection import choose
@@ -34,11 +35,14 @@ def learn(
         ValueError: as `GaussianMixture.fit`.
     """
     data, labels, by_class = check_data("fit", data), options.labels, bool(options.by_class)
-    data = data.to(device) if device is not None else data
+    data = data.to(ops.check.require_device("fit", device)) if device is not None else data
     labels = None if labels is None else check_labels("fit", labels, len(data)).to(data.device)
     if by_class and (labels is None or recipe.components == "auto"):
         wanted = "labels" if labels is None else "a number of components"
         raise ValueError(f"fit: by_class needs {wanted}, got {'none' if labels is None else 'auto'}")
+    for name in ("components", "seed", "max_iter"):  # numpy's integers wrap around
+        if ops.check.is_integer(value := getattr(recipe, name)):
+            recipe = replace(recipe, **{name: int(value)})  # type: ignore[arg-type]
     recipe.check(len(data))
     shape, points = tuple(data.shape[1:]), data.flatten(1)
 

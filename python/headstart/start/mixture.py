@@ -164,7 +164,7 @@ class Gaussian:
             ValueError: data or labels of another kind or length, a covariance of no family, or equal points.
         """
         data = check_data("fit", data)
-        data = data.to(device) if device is not None else data
+        data = data.to(ops.check.require_device("fit", device)) if device is not None else data
         known = None if labels is None else check_labels("fit", labels, len(data)).to(data.device)
         check_covariance(covariance)
         fit = fit_gaussian(data.flatten(1), covariance, known)

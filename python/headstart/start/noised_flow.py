@@ -10,9 +10,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from headstart import ops
 from headstart.fitting import FlowReport
 from headstart.fitting.flow import FlowNetwork
-from headstart.start.check import check_points, check_sigma
+from headstart.start.check import check_address, check_points, check_sigma
 from headstart.start.file import write
 from headstart.start.standard import Frame
 
@@ -58,6 +59,7 @@ class NoisedFlow:
 
     def to(self: Own, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Own:
         """A copy of this flow on another device or in another dtype."""
+        device = None if device is None else ops.check.require_device("to", device)
         moved = copy.copy(self)
         moved.network = copy.deepcopy(self.network).to(device=device, dtype=dtype)
         weight = self.frame.class_weight
@@ -79,12 +81,17 @@ class NoisedFlow:
             offset: index of the first sample.
             labels: classes `[n]`, or one for all, or None: drawn with the shares of the data.
         """
+        n, seed, offset = check_address("sample", n, seed, offset)
         label = self.frame.draw(n, seed, offset) if labels is None else self.frame.classes("sample", labels, n)
         x, rows = self.frame.mean.new_empty(n, len(self.frame.mean)), max(1, NUMBERS // self.network.row)
         for first in range(0, n, rows):
             z = self.network.latents(min(rows, n - first), seed, offset + first)
             x[first : first + rows] = self.invert(z, None if label is None else label[first : first + rows])
         return (self.frame.mean + self.frame.scale * x).reshape(n, *self.shape)
+
+    def require_labels(self, name: str, labels: Tensor, n: int) -> None:
+        """Refuses classes `[n]`, or one for all, that are not in the law."""
+        self.frame.classes(name, labels, n)
 
     def invert(self, z: Tensor, label: Tensor | None) -> Tensor:
         """Standardized points of latents `z` `[B, D]`."""

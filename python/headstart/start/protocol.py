@@ -48,6 +48,15 @@ class ConditionalStart(Start, Protocol):
 
 
 @runtime_checkable
+class ClassStart(ConditionalStart, Protocol):
+    """A start that can say which classes it has without drawing any."""
+
+    def require_labels(self, name: str, labels: Tensor, n: int) -> None:
+        """Refuses classes `[n]`, or one for all, that are not in the law; `name` is that of the caller."""
+        ...
+
+
+@runtime_checkable
 class LatentStart(Start, Protocol):
     """A start that maps unit normals to its law, so that a latent keeps its image."""
 

@@ -73,7 +73,7 @@ def standardize(
     data = check_data("fit", data)
     sigma = check_sigma("fit", sigma, positive=True)
     labels = None if labels is None else check_labels("fit", labels, len(data))
-    data = data.to(device) if device is not None else data
+    data = data.to(ops.check.require_device("fit", device)) if device is not None else data
     flat, shape = data.flatten(1).float(), tuple(data.shape[1:])
     mean = flat.mean(0, dtype=torch.float64)
     centred = flat - mean.float()

@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from headstart import ops
 from headstart.denoiser import EDM
 from headstart.zoo.network import UNet
 
@@ -64,7 +65,7 @@ def read(path: Path, device: str | torch.device = "cpu") -> EDM:
     config = json.loads(header["network"])
     network, side = UNet(**config), int(header.get("side", 28))
     network.load_state_dict(weights)
-    network = network.to(device).eval().requires_grad_(False)
+    network = network.to(ops.check.require_device("zoo", device)).eval().requires_grad_(False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return EDM(network, float(header["sigma_data"]), shape=(config["channels"], side, side))
 
