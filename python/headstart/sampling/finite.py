@@ -7,6 +7,7 @@ are as good as ever, so nothing is thrown away. `warnings.simplefilter("error", 
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import partial
 from typing import Any
@@ -33,6 +34,11 @@ class NotFinite(RuntimeWarning):
 
     def __reduce__(self) -> tuple[type[NotFinite], tuple[str, tuple[int, ...]]]:
         return type(self), (str(self), self.samples)
+
+
+def sound(x: Tensor) -> bool:
+    """Whether the sum of all is finite, which only finite values have: a pass at the speed of memory; waits."""
+    return math.isfinite(float(x.sum()))
 
 
 def broken(x: Tensor) -> Tensor:
@@ -73,8 +79,10 @@ def warn_unless_finite(op: str, x: Tensor, stacklevel: int = 3) -> None:
     """
     if ops.check.dispatched(x) or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
+    if sound(x):
+        return
     bad = broken(x)
-    if not bool(bad.any()):
+    if not bool(bad.any()):  # the sum overflowed
         return
     samples = tuple(bad.nonzero()[:, 0].tolist())
     first = ", ".join(map(str, samples[:SHOWN])) + (", ..." if len(samples) > SHOWN else "")

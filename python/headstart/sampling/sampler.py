@@ -18,7 +18,7 @@ from headstart.denoiser import Denoiser, Preconditioned
 from headstart.io.keyword import gather
 from headstart.sampling.condition import settle
 from headstart.sampling.edge import check_denoiser
-from headstart.sampling.finite import broken, warn_unless_finite
+from headstart.sampling.finite import broken, sound, warn_unless_finite
 from headstart.sampling.loop import Descent, Origin, evaluations
 from headstart.sampling.request import initial_history, initial_state, require_sizes, require_state, resolve_rows
 from headstart.solver import DPMpp2M, Solver
@@ -254,7 +254,8 @@ class Sampler:
         return self._counted(self._descent.run(self._x, origin, self._given, lambda: None, self._known)[0])
 
     def _counted(self, out: Tensor) -> Tensor:
-        self._broken += broken(out).sum()
+        if out.is_cuda or not sound(out):
+            self._broken += broken(out).sum()
         return out
 
     def _settled(self, cond: Mapping[str, Any] | None) -> dict[str, Any]:
