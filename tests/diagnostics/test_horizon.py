@@ -154,7 +154,7 @@ def test_numbers_are_checked_before_the_network_is_called() -> None:
         ({"law": hs.GaussianMixture}, "horizon: law must be fitted on clean data"),
         ({"batch": 0}, "horizon: batch must be"),
         ({"seed": -1}, "horizon: seed must be"),
-        ({"cond": 3}, "horizon: cond must be a dict"),
+        ({"cond": 3}, "horizon: cond must be a mapping"),
     ):
         given = {"law": p, "denoiser": network, "heldout": x, "low": 0.5, "high": 2.0, **wrong}
         with pytest.raises((ValueError, TypeError), match=message):
