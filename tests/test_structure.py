@@ -237,3 +237,19 @@ def test_names_in_pyproject_can_be_imported() -> None:
         assert hasattr(importlib.import_module(place), name), dotted
     for listed in re.findall(r"headstart/[\w/*.]+", text):
         assert list(ROOT.glob(listed.removeprefix("headstart/"))), listed
+
+
+def test_the_guide_to_the_house_names_what_is_there() -> None:
+    """`python/README.md` lists every room in its order, and every path and file that it names exists."""
+    guide = ROOT.parent / "README.md"
+    if not guide.exists():
+        pytest.skip("python/README.md is not beside the package")
+    text = guide.read_text()
+    tree = text.partition("```")[2].partition("csrc/\n")[0]
+    listed = [name.rstrip("/").removesuffix(".py") for name in re.findall(r"^  (\w+(?:/|\.py)) ", tree, re.MULTILINE)]
+    house = [room for room in ROOMS if (ROOT / room).is_dir() or room in ("guidance", "denoiser")]
+    assert listed == [room for room in house if room != "recipes"]
+    top = ROOT.parents[1]
+    for name in set(re.findall(r"`((?:\w+/)+(?:\w+\.\w+)?|\w+\.(?:py|h))`", text)):
+        beside = [top / name, ROOT.parent / name, ROOT / name, *ROOT.rglob(name)]
+        assert any(path.exists() for path in beside), name
