@@ -33,7 +33,7 @@ FORBIDDEN = {
         "headstart.metrics",
         "headstart.cli",
     ],
-    "recipes": ["headstart.cli"],
+    "compare": ["headstart.cli", "headstart.bench"],
     "sample.py": ["headstart.fitting", "headstart.cli", "headstart.sampling.sampler"],
     "sampler.py": ["headstart.fitting", "headstart.cli", "headstart.sampling._sample"],
     "request.py": ["headstart.fitting", "headstart.cli", "headstart.sampling._sample", "headstart.sampling.loop"],
