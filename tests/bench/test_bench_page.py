@@ -13,9 +13,7 @@ from typer.testing import CliRunner
 
 from bench_case import tiny_quality
 from headstart.bench.chart import Series, lines, ticks
-from headstart.bench.page import page
-from headstart.bench.quality_page import seconds_a_call
-from headstart.bench.report import markdown
+from headstart.bench.report import markdown, page, seconds_a_call
 from headstart.cli import app
 from headstart.compare.store import Result
 from headstart.compare.table import Table, headline_table, quality_table
@@ -25,8 +23,10 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "headless
 CHECK = """<script>
 const of = (name) => getComputedStyle(document.body).getPropertyValue(name);
 document.title = JSON.stringify({width: innerWidth, page: document.documentElement.scrollWidth,
-  paper: of("background-color"), ink: of("color"), size: parseFloat(getComputedStyle(
-  document.querySelector("svg")).fontSize) * document.querySelector("svg").clientWidth / 440,
+  paper: of("background-color"), ink: of("color"), letters: getComputedStyle(document.querySelector("text")).fill,
+  size: Math.min(...[...document.querySelectorAll("svg text")].map((text) => {
+    const frame = text.closest("svg");
+    return parseFloat(getComputedStyle(text).fontSize) * frame.clientWidth / frame.viewBox.baseVal.width;})),
   beyond: [...document.querySelectorAll("p, h1, h2, h3, h4, figcaption, .legend span, text")].filter((text) => {
     const box = text.getBoundingClientRect(), frame = (text.closest("svg") || document.body).getBoundingClientRect();
     return box.right > frame.right + 1 || box.left < frame.left - 1;}).map((text) => text.textContent)});
@@ -58,8 +58,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_needs_nothing_else(results: Path) -> None:
     text = page(results)
     assert "<script" not in text
-    assert not re.findall(r'(?:src|href)="(?!data:)', text)
-    assert not re.findall(r"url\(|@import", text)
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text)  # a fragment is a part of the page itself
+    assert not re.findall(r"url\((?!#)|@import", text)
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', text)) == set(re.findall(r'\bid="([^"]+)"', text))
     assert 'name="viewport"' in text
     assert "prefers-color-scheme: dark" in text
     assert text.count("data:image/png;base64,") == 3  # the strips of 5 calls, and of none
@@ -112,8 +113,9 @@ def test_another_schema_is_refused(results: Path, tmp_path: Path) -> None:
 
 
 def test_charts_place_points_on_their_axes() -> None:
-    drawn = lines([Series("a", [(1.0, 1.0), (10.0, 100.0), (100.0, 1.0)], 0)], "x", "y")
-    (first, middle, last) = [tuple(map(float, p)) for p in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', drawn)]
+    drawn = lines([Series("a", [(1.0, 1.0), (10.0, 100.0), (100.0, 1.0)], 0)], "x", "y").svg
+    (path,) = re.findall(r'<path d="([^"]*)"[^>]*stroke: var\(--c0\); stroke-width: 2', drawn)
+    first, middle, last = [tuple(map(float, point)) for point in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path)]
     assert middle[0] == pytest.approx((first[0] + last[0]) / 2, abs=0.1)
     assert first[1] == last[1] > middle[1]
     assert ticks(0.9, 60.0) == [1.0, 2.0, 5.0, 10.0, 20.0, 50.0]
@@ -160,5 +162,6 @@ def test_a_browser_shows_it_without_scrolling_sideways(results: Path, tmp_path: 
     assert found["page"] <= width
     assert found["beyond"] == []  # no text leaves the page or its chart; tables scroll by themselves
     assert found["size"] >= 10  # pixels of a chart's letters
-    light = [sum(map(int, re.findall(r"\d+", found[name])[:3])) for name in ("paper", "ink")]
+    light = [sum(map(int, re.findall(r"\d+", found[name])[:3])) for name in ("paper", "ink", "letters")]
     assert (light[0] < light[1]) is dark
+    assert light[1] == light[2]  # the letters of a chart follow the page

@@ -139,8 +139,7 @@ def report(
     require_file(out, "--out")
     if tables is not None:
         require_file(tables, "--tables")
-    from headstart.bench.page import page
-    from headstart.bench.report import markdown
+    from headstart.bench.report import markdown, page
     from headstart.compare.store import folders_of
     from headstart.io.output import write
 

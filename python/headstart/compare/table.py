@@ -1,11 +1,10 @@
-"""Tables of measurements, as Markdown and as rows of text for the page: the frame of all, and those of quality."""
+"""Tables of measurements as rows of text, and as Markdown: the frame of all, and those of quality."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from headstart.compare.headline import LEARNED, budget, calls_text, full_seeds, group, headline, picked
@@ -33,16 +32,6 @@ class Table:
         rule = ["---"] * self.left + ["---:"] * (len(self.columns) - self.left)
         lines = [self.columns, rule, *self.rows]
         return "\n".join([self.title, "", *(f"| {' | '.join(line)} |" for line in lines)])
-
-    def html(self) -> str:
-        def cells(row: Sequence[str], tag: str) -> str:
-            kinds = ["" if i < self.left else ' class="n"' for i in range(len(row))]
-            return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(row, kinds, strict=True))
-
-        body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in self.rows)
-        head = f"<tr>{cells(self.columns, 'th')}</tr>"
-        table = f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
-        return f'<p>{escape(self.title)}</p><div class="wide">{table}</div>'
 
 
 def machine(held: Held) -> str:
