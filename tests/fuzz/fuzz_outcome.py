@@ -27,17 +27,17 @@ def of_error(error: BaseException) -> str:
     last = innermost(error.__traceback__)
     if last is None:
         return RAW
-    file, line, name = last
+    file, line = last
     raised = linecache.getline(file, line).strip().startswith("raise")
     if file.startswith(ROOT) and raised and FORM.match(str(error)):
         return NAMED
     return RAW
 
 
-def innermost(trace: TracebackType | None) -> tuple[str, int, str] | None:
-    """Where an error was raised: file, line, function."""
+def innermost(trace: TracebackType | None) -> tuple[str, int] | None:
+    """Where an error was raised: file and line."""
     frames = traceback.extract_tb(trace)
-    return (frames[-1].filename, frames[-1].lineno or 0, frames[-1].name) if frames else None
+    return (frames[-1].filename, frames[-1].lineno or 0) if frames else None
 
 
 def place(error: BaseException) -> str:

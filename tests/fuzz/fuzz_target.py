@@ -1,5 +1,6 @@
 """What the fuzzer calls: every public name with arguments that are right, to be spoiled one or two at a time."""
 
+# ruff: noqa: C408 (arguments read as a call)
 from __future__ import annotations
 
 import types
@@ -56,8 +57,8 @@ def pipe() -> Any:
     from diffusers import DDIMScheduler, UNet2DModel
 
     network = UNet2DModel(8, 1, 1, block_out_channels=(32,), down_block_types=("DownBlock2D",),
-                          up_block_types=("UpBlock2D",), layers_per_block=1)  # fmt: skip
-    return types.SimpleNamespace(scheduler=DDIMScheduler(10), unet=network)
+                          up_block_types=("UpBlock2D",), layers_per_block=1).eval()  # fmt: skip
+    return types.SimpleNamespace(scheduler=DDIMScheduler(), unet=network)
 
 
 @cache
@@ -85,8 +86,8 @@ def base() -> dict[str, Call]:
     made: dict[str, Call] = {
         "fit": (hs.fit, dict(data=x, components=2, covariance=hs.Full(), seed=0, max_iter=2, tol=1e-3, device="cpu",
                              labels=torch.arange(120) % 2, by_class=False)),
-        "sample": (hs.sample, dict(denoiser=half, start=start, n=3, steps=2, solver=hs.Heun(), seed=1, offset=0, batch=2,
-                                   cond={"y": torch.arange(3)}, dtype=torch.float32)),
+        "sample": (hs.sample, dict(denoiser=half, start=start, n=3, steps=2, solver=hs.Heun(), seed=1, offset=0,
+                                   batch=2, cond={"y": torch.arange(3)}, dtype=torch.float32)),
         "sample with a grid": (hs.sample, dict(denoiser=half, start=start, n=3, grid=sigma, latents=rows(3, 3))),
         "sample with a plan": (hs.sample, dict(denoiser=half, start=start, n=2, plan=plan())),
         "integrate": (hs.integrate, dict(denoiser=half, x=x[:3], grid=sigma, solver=hs.DPMpp2M(), seed=0, offset=0,
@@ -105,7 +106,8 @@ def base() -> dict[str, Call]:
                                                solver=hs.DDPM(), n=4, paths=2, seed=0)),
         "karras": (hs.karras, dict(sigma_max=2.0, sigma_min=0.1, steps=3, rho=7.0)),
         "log_uniform": (hs.log_uniform, dict(sigma_max=2.0, sigma_min=0.1, steps=3)),
-        "guided": (guided_call, dict(denoiser=half, weight=1.5, guide=half, interval=(0.0, 1.0), null=None, batched=True)),
+        "guided": (guided_call, dict(denoiser=half, weight=1.5, guide=half, interval=(0.0, 1.0), null=None,
+                                     batched=True)),
         "Guided": (hs.Guided, dict(denoiser=half, weight=1.5, guide=half, null={}, interval=(0.0, 1.0), batched=True)),
         "load": (hs.load, dict(path=files()["start"])),
         "load_plan": (hs.load_plan, dict(path=files()["plan"])),
@@ -197,8 +199,8 @@ def base() -> dict[str, Call]:
         "adapters.edm.rgb_bytes": (hs.adapters.edm.rgb_bytes, dict(x=rows(2, 3, 4, 4))),
         "adapters.edm.vae_bytes": (hs.adapters.edm.vae_bytes, dict(x=rows(2, 3, 4, 4))),
         "adapters.diffusers.load": (hs.adapters.diffusers.load, dict(path=files()["text"], device="cpu")),
-        "adapters.diffusers.denoiser": (hs.adapters.diffusers.denoiser, dict(model=pipe().unet, scheduler=pipe().scheduler,
-                                                                             whole_timesteps=None, timestep_scale=1.0)),
+        "adapters.diffusers.denoiser": (hs.adapters.diffusers.denoiser, dict(
+            model=pipe().unet, scheduler=pipe().scheduler, whole_timesteps=None, timestep_scale=1.0)),
         "adapters.diffusers.latents": (hs.adapters.diffusers.latents, dict(start=start, pipe=pipe(), n=2, seed=0)),
         "adapters.diffusers.sigmas": (hs.adapters.diffusers.sigmas, dict(start=start, pipe=pipe(), steps=2, mu=0.5)),
         "adapters.diffusers.timesteps": (hs.adapters.diffusers.timesteps, dict(start=start, pipe=pipe(), steps=2)),
