@@ -88,6 +88,8 @@ def base() -> dict[str, Call]:
                              labels=torch.arange(120) % 2, by_class=False)),
         "sample": (hs.sample, dict(denoiser=half, start=start, n=3, steps=2, solver=hs.Heun(), seed=1, offset=0,
                                    batch=2, cond={"y": torch.arange(3)}, dtype=torch.float32)),
+        "sample_info": (hs.sample_info, dict(denoiser=half, start=start, n=3, steps=2, solver=hs.Euler())),
+        "gits": (hs.gits, dict(denoiser=half, start=start, nfe=3, sigma_min=0.1, n=4, cond={}, seed=0)),
         "sample with a grid": (hs.sample, dict(denoiser=half, start=start, n=3, grid=sigma, latents=rows(3, 3))),
         "sample with a plan": (hs.sample, dict(denoiser=half, start=start, n=2, plan=plan())),
         "integrate": (hs.integrate, dict(denoiser=half, x=x[:3], grid=sigma, solver=hs.DPMpp2M(), seed=0, offset=0,

@@ -1,6 +1,7 @@
 """Thousands of odd inputs over every public name: no crash, no hang, no NaN from finite input, refusals by name.
 
-`pytest -m fuzz` prints a table; each input is a function of its index and the seed.
+`pytest -m fuzz` prints a table; each input is a function of its index and the seed. In the environment `FUZZ_INPUTS` and
+`FUZZ_SEED` give other numbers, and `FUZZ_FOUND` a file for what became of every input.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.fuzz
 
 WORKER = Path(__file__).with_name("fuzz_worker.py")
 INPUTS, SEED, WORKERS = int(os.environ.get("FUZZ_INPUTS", "10500")), int(os.environ.get("FUZZ_SEED", "0")), 2
-PATIENCE = 40  # seconds without a line after which a worker is stopped; at first it imports torch
+PATIENCE, START = 40, 240  # seconds without a line after which a worker is stopped, and until its first
 NAMED_SHARE = 0.95
 
 
@@ -52,14 +53,14 @@ class Shift:
         lines: Queue[bytes] = Queue()
         reader = threading.Thread(target=lambda: [lines.put(line) for line in worker.stdout] and None, daemon=True)
         reader.start()
-        at, slow = None, False
+        at, slow, patience = None, False, START
         while True:
             try:
-                line = lines.get(timeout=1 if not reader.is_alive() else PATIENCE)
+                line = lines.get(timeout=1 if not reader.is_alive() else patience)
             except Empty:
                 slow = reader.is_alive()
                 break
-            record = json.loads(line)
+            record, patience = json.loads(line), PATIENCE
             if record.get("end"):
                 at, self.next = None, INPUTS
                 break
@@ -121,7 +122,7 @@ def test_odd_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     count = Counter(record["kind"] for record in found)
     refused = count[NAMED] + count[RAW]
     share = count[NAMED] / max(refused, 1)
-    (tmp_path / "found.json").write_text(json.dumps(found))
+    Path(os.environ.get("FUZZ_FOUND", tmp_path / "found.json")).write_text(json.dumps(found))
     with capsys.disabled():
         print(f"\n{table(found)}\n\n{len(found)} inputs in {time.monotonic() - began:.0f} s; {share:.1%} of {refused}")
         print(f"refusals are named. Where raw errors come from:\n{worst(found, (RAW,), 40)}")

@@ -19,15 +19,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned, predict
+from headstart.diagnostics.tails import described
 from headstart.io.output import write
+from headstart.metrics.check import require_count, require_seed
+from headstart.ops.array import tensor_of
 from headstart.solver import DDPM, Row, Solver
 from headstart.start.protocol import Start
 
@@ -106,28 +110,66 @@ def error_budget(
         seed: of all noise.
 
     Raises:
-        ValueError: another solver, a grid that does not begin at the start, or fewer than 2 points or 1 path.
+        TypeError: a law, start, denoiser, solver or grid that is none.
+        ValueError: another solver, a grid that does not begin at the start, fewer than 2 points or 1 path, or
+            predictions that are not finite.
     """
-    levels = torch.as_tensor(grid, dtype=torch.float64).tolist()
-    levels = levels[:-1] if levels[-1] == 0 else levels
-    rows = require("error_budget", solver, levels, start, n, paths)
+    require_parts(law, start, denoiser, solver)
+    n, paths = (require_count("error_budget", *one) for one in (("n", n, 2), ("paths", paths, 1)))
+    seed, levels = require_seed("error_budget", seed), levels_of(grid)
+    rows = require("error_budget", solver, levels, start)
     x = law.at(start.sigma).sample(n, seed=seed).double()
     ratio = law.at(start.sigma).log_prob(x) - start.log_prob(x)
     with torch.no_grad():
-        score, discretization = path_errors(law, denoiser, levels, n, (int(seed) + 1) % 2**64)
-        clean = law.at(levels[-1]).sample(n, seed=(int(seed) + 2) % 2**64).double()
-        estimate = log_likelihood(start, denoiser, rows, levels, clean, paths, (int(seed) + 3) % 2**64)
+        score, discretization = path_errors(law, denoiser, levels, n, (seed + 1) % 2**64)
+        clean = law.at(levels[-1]).sample(n, seed=(seed + 2) % 2**64).double()
+        estimate = log_likelihood(start, denoiser, rows, levels, clean, paths, (seed + 3) % 2**64)
         gap = law.at(levels[-1]).log_prob(clean) - estimate
+    if not all(values.isfinite().all() for values in (ratio, score, discretization, gap)):
+        raise ValueError("error_budget: predictions and densities must be finite, got NaN or infinity")
     return ErrorBudget(
         part(ratio), part(score.sum(1)), part(discretization.sum(1)), part(gap),
         torch.tensor(levels, dtype=torch.float64), score.mean(0), discretization.mean(0),
     )  # fmt: skip
 
 
-def require(op: str, solver: Solver, levels: list[float], start: Start, n: int, paths: int) -> list[Row]:
+def require_parts(law: Any, start: Any, denoiser: Any, solver: Any) -> None:
+    """Refuses a law, start, denoiser or solver that is none.
+
+    Raises:
+        TypeError: one is none.
+    """
+    if isinstance(law, type) or not all(callable(getattr(law, name, None)) for name in ("at", "denoise")):
+        raise TypeError(f"error_budget: law must have at and denoise, as a GaussianMixture has, got {described(law)}")
+    if isinstance(start, type) or not all(hasattr(start, name) for name in ("sigma", "shape", "sample", "log_prob")):
+        raise TypeError(f"error_budget: start must be a law at a noise level, law.at(sigma), got {described(start)}")
+    if isinstance(denoiser, type) or not (callable(denoiser) or isinstance(denoiser, Preconditioned)):
+        raise TypeError(f"error_budget: denoiser must be a function D(x, sigma) -> x0, got {described(denoiser)}")
+    if isinstance(solver, type) or not callable(getattr(solver, "rows", None)):
+        raise TypeError(f"error_budget: solver must be a solver, such as DDPM(), got {described(solver)}")
+
+
+def levels_of(grid: Any) -> list[float]:
+    """Noise levels, two or more, falling and finite, without a 0 at the end.
+
+    Raises:
+        TypeError, ValueError: no such levels.
+    """
+    grid = tensor_of(grid)
+    numbers = isinstance(grid, Tensor) and not grid.is_meta and not grid.is_complex() and grid.ndim == 1
+    numbers = numbers or (isinstance(grid, list | tuple) and all(isinstance(level, Real) for level in grid))
+    if not numbers:
+        raise TypeError(f"error_budget: grid must be noise levels [K + 1], got {described(grid)}")
+    levels = [float(level) for level in grid]
+    levels = levels[:-1] if levels and levels[-1] == 0 else levels
+    falls = len(levels) > 1 and all(math.inf > t > s > 0 for t, s in pairwise(levels))
+    if not falls:
+        raise ValueError(f"error_budget: grid must fall over two levels above 0 or more, got {levels[:8]}")
+    return levels
+
+
+def require(op: str, solver: Solver, levels: list[float], start: Start) -> list[Row]:
     """DDPM's rows on the grid."""
-    if n < 2 or paths < 1:
-        raise ValueError(f"{op}: n must be at least 2 and paths at least 1, got {n} and {paths}")
     if abs(levels[0] - start.sigma) > 1e-6 * start.sigma:
         raise ValueError(f"{op}: grid must begin at the start's sigma {start.sigma}, got {levels[0]}")
     rows, wanted = solver.rows(levels), DDPM().rows(levels)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.metrics.check import require_count, require_seed
 from headstart.metrics.wasserstein import directions
 from headstart.start.check import check_data, check_sigma
 
@@ -63,13 +64,14 @@ def dip_horizon(
     test = load()
     points = check_data("dip_horizon", data).flatten(1).double()
     low, high = check_sigma("dip_horizon", low), check_sigma("dip_horizon", high, positive=True)
-    if not low < high or len(points) < 20 or projections < 1 or not 0 < level < 1:
-        wanted = "low < high, 20 points, 1 projection and a level in (0, 1)"
-        raise ValueError(f"dip_horizon: need {wanted}, got {low}, {high}, {len(points)}, {projections} and {level}")
+    projections, seed = require_count("dip_horizon", "projections", projections, 1), require_seed("dip_horizon", seed)
+    if not isinstance(level, float) or not low < high or len(points) < 20 or not 0 < level < 1:
+        wanted = "low < high, 20 points and a level in (0, 1)"
+        raise ValueError(f"dip_horizon: need {wanted}, got {low}, {high}, {len(points)} and {level!r}")
     points = points[:: max(1, -(-len(points) // (2 * MAX_POINTS)))]
 
     def project(part: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        v = directions(projections, points.shape[1], (int(seed) + step) % 2**64)
+        v = directions(projections, points.shape[1], (seed + step) % 2**64)
         return part @ v.T, ops.normal((len(part), projections), seed, step, stream=ops.Stream.SOLVER, dtype=v.dtype)
 
     def rejects(x: Tensor, z: Tensor, sigma: float) -> bool:

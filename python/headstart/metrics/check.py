@@ -8,6 +8,7 @@ tensors) is refused by name.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,6 +94,36 @@ def extent(x: Tensor) -> tuple[float, float]:
     ends = [torch.stack(part.aminmax()).double() for part in x.split(RANGE_ROWS)]
     both = torch.stack(ends)
     return float(both[:, 0].min()), float(both[:, 1].max())
+
+
+def as_path(op: str, path: Any) -> Path:
+    """A path of a file.
+
+    Raises:
+        TypeError: Neither text nor a path.
+        ValueError: Text that names no file.
+    """
+    if not isinstance(path, str | Path) or path == "":
+        raise TypeError(f"{op}: path must be text or a Path, got {path!r}")
+    if "\0" in str(path):
+        raise ValueError(f"{op}: path must be the name of a file, got {str(path)!r}")
+    return Path(path)
+
+
+def as_device(op: str, device: Any) -> torch.device:
+    """A device that torch has here.
+
+    Raises:
+        TypeError: Neither its name nor a device.
+        ValueError: One that torch does not know, or that this machine lacks.
+    """
+    if not isinstance(device, str | torch.device):
+        raise TypeError(f"{op}: device must be a name or a torch.device, got {device!r}")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{op}: device must be one that torch has here, got {device!r} ({reason})") from None
 
 
 def require_count(op: str, name: str, value: Any, least: int, most: int | None = None) -> int:

@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart.metrics.check import as_images
+from headstart.metrics.check import as_device, as_images, as_path
 
 PATCH, HEAD = 14, 64
 OFFSET = 0.1  # added to the wanted side when positions of networks without registers are resized, as published
@@ -194,7 +194,7 @@ class Dinov2Features:
     """
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
-        path = Path(path)
+        path, device = as_path("Dinov2Features", path), as_device("Dinov2Features", device)
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder")
         self.call, network = read_file(path) if path.is_file() else read_folder(path)

