@@ -135,12 +135,14 @@ class RowPosterior {
   }
 
   void write_coefficients(std::int64_t row, const T* weight) const {
-    const std::int64_t size = p.components * p.rank;
-    T* coefficient = p.coefficient + row * size;
-    const T* y = p.projection + row * size;
-    for (std::int64_t k = 0; k < p.components; ++k)
-      for (std::int64_t r = k * p.rank; r < (k + 1) * p.rank; ++r)
-        coefficient[r] = weight[k] == T(0) ? T(0) : weight[k] * p.gain[r] * y[r];
+    for (std::int64_t k = 0; k < p.components; ++k) {
+      const T of_component = weight[k];
+      const T* __restrict__ gain = p.gain + k * p.rank;
+      const T* __restrict__ y = p.projection + (row * p.components + k) * p.rank;
+      T* __restrict__ coefficient = p.coefficient + (row * p.components + k) * p.rank;
+      for (std::int64_t r = 0; r < p.rank; ++r)
+        coefficient[r] = of_component == T(0) ? T(0) : of_component * gain[r] * y[r];
+    }
   }
 
   // sum_k weight_k (mean_k + keep_k (x - mean_k)) over the components that have any weight
