@@ -11,7 +11,6 @@ import typer
 
 from headstart.cli.common import DENOISER, console, find_denoiser, find_device, guarded, require_folder, say
 from headstart.cli.options import spread
-from headstart.compare.way import methods_of
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the JSON file; default bench/results/DEVICE.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -95,7 +94,7 @@ class QualityRequest:
     starts: Annotated[str, typer.Option(help="Starts.")] = (
         "alone,classic,learned,planned,transport,uninformed,empirical"
     )
-    solvers: Annotated[str, typer.Option(help="Solvers.")] = ",".join(methods_of("quality"))
+    solvers: Annotated[str | None, typer.Option(help="Solvers, 2M,Heun for example; default: all.")] = None
     seeds: Annotated[int, typer.Option(min=1, help="Seeds, one after another.")] = 3
     sigma: Annotated[float | None, typer.Option(help="sigma_T; default: chosen by the rule of hs.horizon.")] = None
     threshold: Annotated[float, typer.Option(help="Nats of that rule.")] = 0.01
@@ -119,10 +118,12 @@ def quality(options: QualityRequest) -> None:
     from headstart.compare.quality import Quality, cache_of, ways
     from headstart.compare.score import Score
     from headstart.compare.store import Result, path_of
+    from headstart.compare.way import methods_of
 
     if options.quick:
         n, nfe, seeds, features, sigma = min(n, 100), "3,5", 1, "gradient", sigma or 3.0
-    chosen = ways(numbers(nfe, "--nfe"), options.starts.split(","), options.solvers.split(","))
+    solvers = list(methods_of("quality")) if options.solvers is None else options.solvers.split(",")
+    chosen = ways(numbers(nfe, "--nfe"), options.starts.split(","), solvers)
     known, unseen = find_data(options.train, options.heldout, options.side)
     network = find_denoiser(options.denoiser, where)
     require_side(options.denoiser, network, known.images, where)
