@@ -12,6 +12,7 @@ from torch import Tensor
 import headstart as hs
 from bench.toy_law import FULL, QUICK, Toy
 from bench.toy_start import BUILDERS, applies
+from headstart.compare.way import METHODS, exists, methods_of
 
 SIGMA_MIN, BUDGET_MIN = 0.02, 0.05
 SHORT_2M, LONG_2M = (3, 5, 7, 9, 13), (5, 7, 9, 13, 19, 27, 39)
@@ -65,8 +66,10 @@ def calls_of(start: str, denoiser: str) -> list[tuple[str, int]]:
     long = start == "classic"
     if denoiser == "network":
         return [("2M", nfe) for nfe in (*NETWORK_CALLS, *((39,) if long else ()))] + ([("Heun", 79)] if long else [])
-    rows = [("2M", nfe) for nfe in (LONG_2M if long else SHORT_2M)]
-    rows += [("Heun", nfe) for nfe in (LONG_HEUN if long else SHORT_HEUN)]
+    rows = []
+    for key in methods_of("toy"):
+        many = (LONG_HEUN if long else SHORT_HEUN) if key == "Heun" else (LONG_2M if long else SHORT_2M)
+        rows += [(key, nfe) for nfe in many if exists(key, nfe)]
     return rows if long else [*rows, ("DDPM", 0)]  # 0: as many as the paper's grid has below sigma_T
 
 
@@ -94,11 +97,12 @@ def tasks(plan: Plan) -> Iterator[Task]:
 
 def solver_and_grid(task: Task, sigma: float) -> tuple[Any, Tensor]:
     """The solver and its grid from the start's sigma."""
-    if task.solver == "2M":
-        return hs.DPMpp2M(), hs.log_uniform(sigma, SIGMA_MIN, task.nfe)
-    if task.solver == "Heun":
-        steps = (task.nfe + 1) // 2
-        return hs.Heun(), hs.karras(80.0, 0.002, steps, 7.0) if sigma == 80 else hs.karras(sigma, SIGMA_MIN, steps, 7.0)
+    if task.solver in METHODS:
+        method = METHODS[task.solver]
+        steps = -(-task.nfe // method.a_step)
+        if method.usual == "log":
+            return method.solver, hs.log_uniform(sigma, SIGMA_MIN, steps)
+        return method.solver, hs.karras(sigma, 0.002 if sigma == 80 else SIGMA_MIN, steps, 7.0)
     least = (
         BUDGET_MIN if task.solver == "budget" else 0.0
     )  # networks know little below, and the bound grows as 1 / sigma^2

@@ -10,9 +10,11 @@ from torch import Tensor
 
 import headstart as hs
 from bench.plans.case import CHUNK, Case
+from headstart.compare.way import exists, methods_of
 
 NFE = (3, 4, 5, 6, 7, 9, 13)
 SIGMA_MIN = (0.002, 0.01, 0.03, 0.1)
+EVERY_GRID = ("2M", "Heun")  # other solvers have log grids alone
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,11 @@ def methods(case: Case, nfe: int, seed: int) -> Iterator[Method]:
 
         return run
 
-    for name, grid in grids(80.0, nfe):
-        yield Method("2M from 80", name, nfe, solve(80.0, grid, hs.DPMpp2M()))
-    for name, grid in grids(80.0, (nfe + 1) // 2) if nfe % 2 else ():
-        yield Method("Heun from 80", name, nfe, solve(80.0, grid, hs.Heun()))
+    for key, one in methods_of("plan").items():
+        for name, grid in grids(80.0, -(-nfe // one.a_step)) if exists(key, nfe) else ():
+            if key in EVERY_GRID or name.startswith("log"):
+                yield Method(f"{key} from 80", name, nfe, solve(80.0, grid, one.solver))
     for low in SIGMA_MIN:
-        grid = hs.log_uniform(80.0, low, nfe)
-        yield Method("3M from 80", f"log {low}", nfe, solve(80.0, grid, hs.DPMpp3M()))
-        yield Method("UniPC from 80", f"log {low}", nfe, solve(80.0, grid, hs.UniPC()))
         short = hs.log_uniform(start.sigma, low, nfe)
         yield Method("learned start, 2M", f"log {low}", nfe, solve(start.sigma, short, hs.DPMpp2M()))
     extra = {} if case.heldout is None else {"denoiser": denoiser, "heldout": case.heldout}

@@ -11,9 +11,11 @@ from typing import Any
 
 from bench.plans.method import NFE
 from bench.plans.score import LAWS, passes
+from headstart.compare.way import methods_of
 from headstart.io.output import write
 
-CLASSIC = ("2M from 80", "Heun from 80", "3M from 80", "UniPC from 80")
+FIRST = ("2M", "Heun", "3M", "UniPC")  # the order of the page, solvers that came later behind
+CLASSIC = tuple(f"{key} from 80" for key in dict.fromkeys((*FIRST, *methods_of("plan"))))
 SHORT = ("learned start, 2M", "planned from 80", "planned, free history")
 
 

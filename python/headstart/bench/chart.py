@@ -80,7 +80,7 @@ def to_svg(figure: Any, label: str) -> str:
 
     buffer = StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "headstart", "text.parse_math": False}
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "headstart", "text.parse_math": False}
     with rc_context({**settings, "font.sans-serif": ["DejaVu Sans"]}):
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()

@@ -16,7 +16,6 @@ from headstart.cli.common import (
     require_seed,
     say,
 )
-from headstart.io.machine import find_chip
 
 if TYPE_CHECKING:
     from headstart.compare.demo import DemoRow
@@ -61,6 +60,7 @@ def demo(
     from headstart.compare.score import Distances
     from headstart.compare.store import stamped, write_json
     from headstart.io import Dataset
+    from headstart.io.machine import find_chip
     from headstart.io.output import write_png
     from headstart.start import Classic
 

@@ -1,7 +1,7 @@
 """A way from noise to a sample: a start, a solver, a grid of noise levels, network calls.
 
 A solver to compare with is one row of `METHODS`: it is then in the tables of `headstart bench quality` and `speed`,
-of `headstart demo` and of every recipe, as its `tables` say.
+of `headstart demo`, of every recipe, of the toy laws and of the evaluation of plans, as its `tables` say.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headstart.solver.grid import karras, log_uniform
 
 SIGMA_MAX, EDM_SIGMA_MIN = 80.0, 0.002
 HEUN_CALLS = 79  # of the usual reference: EDM's 40 levels
-TABLES = ("quality", "demo", "recipe", "speed")
+TABLES = ("quality", "demo", "recipe", "speed", "toy", "plan")
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "2M": Method(DPMpp2M(), "DPM++ 2M"),
-    "Heun": Method(Heun(), "Heun", a_step=2, usual="rho 7", tables=("quality", "speed")),
-    "UniPC": Method(UniPC(), "UniPC", least=2, tables=("quality",)),
-    "3M": Method(DPMpp3M(), "DPM++ 3M", least=3, tables=("quality",)),
+    "Heun": Method(Heun(), "Heun", a_step=2, usual="rho 7", tables=("quality", "speed", "toy", "plan")),
+    "UniPC": Method(UniPC(), "UniPC", least=2, tables=("quality", "plan")),
+    "3M": Method(DPMpp3M(), "DPM++ 3M", least=3, tables=("quality", "plan")),
 }
 
 
