@@ -1,10 +1,10 @@
 """What tuning gains on the zoo's network: `python -m bench.tune --out DIR [--calls 4] [--seeds 1] [--n 1000]`.
 
-DPM-Solver++ 2M from the learned start (Karras levels, rho 7, last 0.02), the plan on the start, plans tuned to the
-network's fine solution and to the training images, 2M and the same tuning from 80 with no learned start, the network's
-fine solution from the learned start, and real images in the samples' place. Scores: Frechet distance on Lite0 features,
-which no tuning sees, and sliced Wasserstein distance, to the first n test images; labels in turn. A start and the plans
-are kept in `DIR`, rows in `DIR/tune.json` as they are done, so a killed run goes on.
+DPM-Solver++ 2M from the learned start, which is of classes (Karras levels, rho 7, last 0.02), the plan on the start,
+plans tuned to the network's fine solution and to the training images, 2M and the same tuning from 80 with no learned
+start, the network's fine solution from the learned start, and real images in the samples' place. Scores: Frechet
+distance on Lite0 features, which no tuning sees, and sliced Wasserstein distance, to the first n test images; labels in
+turn. A start and the plans are kept in `DIR`, rows in `DIR/tune.json` as they are done, so a killed run goes on.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Setting:
     def start(self) -> Any:
         path = self.out / "start.safetensors"
         if not path.is_file():
-            hs.fit(hs.zoo.images()[0]).save(path)
+            images, labels = hs.zoo.images()
+            hs.fit(images, labels=labels).save(path)
         return hs.load(path).at(self.sigma)
 
     def grid(self, calls: int, far: bool) -> Tensor:

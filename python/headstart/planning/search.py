@@ -25,7 +25,7 @@ LEAST_GAIN = 0.03  # of the merit, on the latents that a choice is made on
 
 
 @dataclass
-class Task:
+class Setup:
     """A tuning under way: what is run, what is aimed at, and the states of each set with their fine solutions."""
 
     runner: Runner
@@ -40,7 +40,7 @@ class Task:
         return self.goal.merit(self.end(plan, which), self.fine[which])
 
 
-def search(task: Task, tables: Sequence[Plan], iterations: int, kind: str) -> tuple[Plan, list[dict[str, Any]], Plan]:
+def search(task: Setup, tables: Sequence[Plan], iterations: int, kind: str) -> tuple[Plan, list[dict[str, Any]], Plan]:
     """The table it began from, what was tried, and the best on the second set of latents."""
     first = task.merit(tables[0], TRAIN)
     merits = [first, *(task.merit(one, TRAIN) for one in tables[1:])]
@@ -78,7 +78,7 @@ class Moved:
     down: bool
 
 
-def iterate(task: Task, unknowns: Unknowns, u: Tensor, damping: float, kind: str) -> Moved:
+def iterate(task: Setup, unknowns: Unknowns, u: Tensor, damping: float, kind: str) -> Moved:
     """One set of finite differences, and steps from it."""
     goal, fine = task.goal, task.fine[TRAIN]
     here = task.end(unknowns.plan_at(u.tolist()), TRAIN)

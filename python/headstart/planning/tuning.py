@@ -17,7 +17,7 @@ from headstart.planning.goal import Goal, figures
 from headstart.planning.planner import MAX_CALLS
 from headstart.planning.planner import plan as plan_on_start
 from headstart.planning.runner import Runner
-from headstart.planning.search import CHOICE, HELD, MIXES, RETRIES, TRAIN, Task, search
+from headstart.planning.search import CHOICE, HELD, MIXES, RETRIES, TRAIN, Setup, search
 from headstart.planning.target import Features, Pairing, feature_sets
 from headstart.planning.unknown import Unknowns
 from headstart.sampling.edge import check_denoiser
@@ -104,7 +104,7 @@ def tune(
     tables = [plan] if isinstance(plan, Plan) else first_tables(start, plan, seed, settings["free_history"])
     kind = "network" if isinstance(target, str) else "data"
     widest = max((Unknowns.of(one, kind == "network").size, one.nfe) for one in tables)
-    size = Size.of(kind, denoiser, tables, widest[0], settings)
+    size = Effort.of(kind, denoiser, tables, widest[0], settings)
     title = f"tune: at most {size.cost:,} network evaluations"
     with track(title, size.runs, progress) as advance:
         runner = Runner(denoiser, start, cond or {}, seed, settings["budget"], settings["batch"], advance)
@@ -115,7 +115,7 @@ def tune(
 
 
 @dataclass(frozen=True)
-class Size:
+class Effort:
     """How many latents and iterations the budget allows.
 
     Fields:
@@ -132,7 +132,7 @@ class Size:
     runs: int
 
     @classmethod
-    def of(cls, kind: str, denoiser: Any, tables: Sequence[Plan], unknowns: int, settings: Mapping[str, Any]) -> Size:
+    def of(cls, kind: str, denoiser: Any, tables: Sequence[Plan], unknowns: int, settings: Mapping[str, Any]) -> Effort:
         """As many latents as were asked for, or as the budget allows; fewer iterations before fewer than half of them.
 
         Raises:
@@ -209,21 +209,21 @@ def classic_table(grid: Sequence[float]) -> Plan:
     return Plan(tuple(grid), tuple(DPMpp2M().rows(grid)), None, math.nan, math.nan, {"solver": "DPMpp2M"})
 
 
-def prepare(runner: Runner, target: str | Tensor, size: Size, features: Features | None, seed: int) -> Task:
+def prepare(runner: Runner, target: str | Tensor, size: Effort, features: Features | None, seed: int) -> Setup:
     """Three sets of latents, the fine solutions of each, and what to aim at."""
     states = [runner.latents(which, size.n) for which in (TRAIN, CHOICE, HELD)]
     sigma = runner.start.sigma
     rows = DPMpp2M().rows(karras(sigma, min(LEAST_SIGMA, 0.01 * sigma), FINE).tolist())
     fine = [runner.run(rows, None, one, size.paired) for one in states]
     if isinstance(target, str):
-        return Task(runner, Goal(Pairing.of(fine[TRAIN]), (), ()), states, fine)
+        return Setup(runner, Goal(Pairing.of(fine[TRAIN]), (), ()), states, fine)
     data = target.detach().to(states[0].x)
     sets = feature_sets(data, features, seed % 2**63)
     floors = tuple(one.floor(size.n, seed % 2**63) for one in sets)
-    return Task(runner, Goal(Pairing.of(data[:2000]), sets, floors), states, fine)
+    return Setup(runner, Goal(Pairing.of(data[:2000]), sets, floors), states, fine)
 
 
-def finish(task: Task, given: Plan, chosen: Plan, about: dict[str, Any]) -> Plan:
+def finish(task: Setup, given: Plan, chosen: Plan, about: dict[str, Any]) -> Plan:
     """The chosen plan where the third set of latents confirms it, else the given one, with what was found there."""
     was = task.merit(given, HELD)
     now = was if chosen is given else task.merit(chosen, HELD)
