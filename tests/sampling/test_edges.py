@@ -17,6 +17,7 @@ import headstart as hs
 from conftest import random_components
 from headstart.sampling.finite import NotFinite
 from headstart.solver import Solver
+from headstart.zoo.classifier import classifier
 
 CLASSIC = hs.Classic((4,), 5.0)
 CLASSES = torch.tensor([0, 1, 2, 1])
@@ -121,6 +122,39 @@ def test_data_of_one_dimension_and_a_device_that_is_not_here() -> None:
             call("cuda:77")
         with pytest.raises(ValueError, match=r"device must be one of cpu.*, got 'gpu'"):
             call("gpu")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([torch.zeros(4)] * 9, r"one tensor of a list of samples is torch\.stack\(data\)"),
+        (torch.eye(9).to_sparse(), r"data must be dense, got layout torch\.sparse_coo; write data\.to_dense"),
+    ],
+)
+def test_data_that_is_no_dense_tensor(data: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^fit: .*{message}"):
+        hs.fit(data)
+
+
+def test_samples_have_no_gradient_and_say_so() -> None:
+    z = torch.zeros(4, 4, requires_grad=True)
+    for name, call in (
+        ("sample: latents", lambda: hs.sample(half, CLASSIC, 4, 3, latents=z)),
+        ("Sampler: latents", lambda: sampler(half, CLASSIC, 3, batch=4)(latents=z)),
+        ("integrate: x", lambda: hs.integrate(half, z, torch.tensor([5.0, 0.0]))),
+    ):
+        with pytest.raises(ValueError, match=f"{name} requires a gradient"):
+            call()
+        with torch.no_grad():
+            call()
+
+
+def test_the_zoo_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    hs.zoo.denoiser("fashion")
+    classifier("fashion")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 FORMS: dict[str, Any] = {

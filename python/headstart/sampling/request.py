@@ -146,9 +146,20 @@ def require_sizes(op: str, start: Start, n: int, batch: int | None, latents: Ten
             )
         if tuple(latents.shape) != (n, *start.shape):
             raise ValueError(f"{op}: latents must be {[n, *start.shape]}, got {list(latents.shape)}")
+        require_no_gradient(op, "latents", latents)
         if latents.is_cpu and not bool(latents.isfinite().all()):
             raise ValueError(f"{op}: latents must be finite, got NaN or infinity in {ops.check.describe(latents)}")
     return n, batch
+
+
+def require_no_gradient(op: str, name: str, tensor: Tensor) -> None:
+    """Refuses a tensor whose gradient is asked for: samples have none.
+
+    Raises:
+        ValueError: it requires one where gradients are on.
+    """
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{op}: {name} requires a gradient, which samples do not give; call it in torch.no_grad()")
 
 
 def require_state(op: str, dtype: torch.dtype, seed: int, offset: int, n: int) -> tuple[int, int]:

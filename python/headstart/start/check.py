@@ -25,9 +25,13 @@ def check_data(name: str, data: object) -> Tensor:
     if not isinstance(data, Tensor) or not data.is_floating_point() or data.ndim < 2:
         scale = isinstance(data, Tensor) and data.dtype == torch.uint8
         hint = "; scale bytes to floats first: data.float() / 127.5 - 1" if scale else ""
+        if isinstance(data, (list, tuple)):
+            hint = "; one tensor of a list of samples is torch.stack(data)"
         if isinstance(data, Tensor) and data.ndim == 1:
             hint = "; one value a sample is data[:, None], one sample is data[None]"
         raise ValueError(f"{name}: data must be floating [N, *shape], got {describe(data)}{hint}")
+    if data.layout is not torch.strided:
+        raise ValueError(f"{name}: data must be dense, got layout {data.layout}; write data.to_dense()")
     if data.numel() == 0:
         raise ValueError(f"{name}: data must not be empty, got {describe(data)}")
     data = data.detach()

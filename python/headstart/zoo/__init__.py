@@ -63,7 +63,8 @@ def read(path: Path, device: str | torch.device = "cpu") -> EDM:
             raise ValueError(f"zoo: {path.name} must have format headstart-zoo, got {header.get('format')!r}")
         weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
     config = json.loads(header["network"])
-    network, side = UNet(**config), int(header.get("side", 28))
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+        network, side = UNet(**config), int(header.get("side", 28))
     network.load_state_dict(weights)
     network = network.to(ops.check.require_device("zoo", device)).eval().requires_grad_(False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
