@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from headstart.cli.bench_quality import Denoiser, Device, Out, Quick, Side, find_data, find_out, numbers, quality
 from headstart.cli.common import console, find_denoiser, find_device, guarded, require_file, say
+from headstart.cli.options import spread
 
 bench = typer.Typer(
     help="Measure quality for each network call, speed and energy, and make one page of it.", no_args_is_help=True
@@ -16,35 +18,42 @@ bench = typer.Typer(
 bench.command()(quality)
 
 
-@bench.command()
-@guarded
-def speed(
-    denoiser: Denoiser = "zoo:fashion",
+@dataclass(frozen=True)
+class SpeedRequest:
+    """Options of `headstart bench speed`."""
+
+    denoiser: Denoiser = "zoo:fashion"
     batches: Annotated[
         str | None, typer.Option(help="Samples at a time; default 1,8,64, on a GPU 512 as well, as far as they fit.")
-    ] = None,
+    ] = None
     sides: Annotated[
         str | None,
         typer.Option(
             help="Sides of the images, the first one with every batch; default: the network's, 2 and 4 times."
         ),
-    ] = None,
-    channels: Annotated[int, typer.Option(min=1, help="Of the images.")] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 9,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Time a point, beyond three repetitions.")] = 10.0,
-    compile: Annotated[bool, typer.Option(help="Also with the network compiled by torch.")] = True,
-    limit: Annotated[float | None, typer.Option(help="Seconds after which no point is begun.")] = None,
-    out: Out = None,
-    device: Device = "auto",
-    quick: Quick = False,
-) -> None:
+    ] = None
+    channels: Annotated[int, typer.Option(min=1, help="Of the images.")] = 1
+    steps: Annotated[int, typer.Option(min=1, help="Solver steps.")] = 9
+    seconds: Annotated[float, typer.Option(min=0.0, help="Time a point, beyond three repetitions.")] = 10.0
+    compile: Annotated[bool, typer.Option(help="Also with the network compiled by torch.")] = True
+    limit: Annotated[float | None, typer.Option(help="Seconds after which no point is begun.")] = None
+    out: Out = None
+    device: Device = "auto"
+    quick: Quick = False
+
+
+@bench.command()
+@guarded
+@spread(SpeedRequest)
+def speed(options: SpeedRequest) -> None:
     """Samples a second and latency of whole samplers around one network, headstart's and others'.
 
     The default takes about an hour on two CPU cores, most of it the largest batch and side; --limit ends it between
     points, and the next run goes on there.
     """
-    where = find_device(device)
-    folder = find_out(out, where)
+    steps, seconds, compile = options.steps, options.seconds, options.compile
+    where = find_device(options.device)
+    folder = find_out(options.out, where)
     import torch
 
     from headstart.bench.peers import versions
@@ -52,18 +61,24 @@ def speed(
     from headstart.compare.case import side_of
     from headstart.compare.store import Result, path_of
 
-    network = find_denoiser(denoiser, where)
+    network = find_denoiser(options.denoiser, where)
     own = side_of(network) or 28
-    wanted = [own, 2 * own, 4 * own] if sides is None else numbers(sides, "--sides")
-    counts = batches or ("1,8,64" if where.type == "cpu" else "1,8,64,512")
-    if quick:
+    wanted = [own, 2 * own, 4 * own] if options.sides is None else numbers(options.sides, "--sides")
+    counts = options.batches or ("1,8,64" if where.type == "cpu" else "1,8,64,512")
+    if options.quick:
         counts, wanted, steps, seconds, compile = "1,2", [own], 3, 0.0, False
-    settings = {"denoiser": denoiser, "channels": channels, "seconds": seconds, "compile": compile, "peers": versions()}
-    result = Result(path_of(folder, "speed", denoiser), "speed", settings, str(where))
+    settings = {
+        "denoiser": options.denoiser,
+        "channels": options.channels,
+        "seconds": seconds,
+        "compile": compile,
+        "peers": versions(),
+    }
+    result = Result(path_of(folder, "speed", options.denoiser), "speed", settings, str(where))
     most = torch.get_num_threads() if where.type == "cpu" else 1
     chosen = points(list(SOLVERS), numbers(counts, "--batches"), wanted, most, steps)
-    run = Speed(network, channels, result, where, seconds, compile)
-    done = run.run(chosen, limit)
+    run = Speed(network, options.channels, result, where, seconds, compile)
+    done = run.run(chosen, options.limit)
     for name, reason in result.found["absent"].items():
         say(f"left out: {name} ({reason})")
     for row in result.rows:
@@ -75,24 +90,31 @@ def speed(
     say(f"{'wrote' if done else 'time is over, some points are missing; wrote'} {result.path}")
 
 
+@dataclass(frozen=True)
+class EnergyRequest:
+    """Options of `headstart bench energy`."""
+
+    denoiser: Denoiser = "zoo:fashion"
+    train: Annotated[str, typer.Option(help="Images that starts are fitted to.")] = "zoo:fashion"
+    heldout: Annotated[str, typer.Option(help="Held-out images, for a horizon that no quality file says.")] = (
+        "zoo:fashion"
+    )
+    side: Side = None
+    batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64
+    seconds: Annotated[float, typer.Option(min=0.0, help="Time a way: 30 at least for a figure to quote.")] = 30.0
+    out: Out = None
+    device: Device = "auto"
+    quick: Quick = False
+
+
 @bench.command()
 @guarded
-def energy(
-    denoiser: Denoiser = "zoo:fashion",
-    train: Annotated[str, typer.Option(help="Images that starts are fitted to.")] = "zoo:fashion",
-    heldout: Annotated[
-        str, typer.Option(help="Held-out images, for a horizon that no quality file says.")
-    ] = "zoo:fashion",
-    side: Side = None,
-    batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Time a way: 30 at least for a figure to quote.")] = 30.0,
-    out: Out = None,
-    device: Device = "auto",
-    quick: Quick = False,
-) -> None:
+@spread(EnergyRequest)
+def energy(options: EnergyRequest) -> None:
     """Joules a sample of ways of equal quality (those of the denoiser's quality file), by its counter."""
-    where = find_device(device)
-    folder = find_out(out, where)
+    batch, seconds = options.batch, options.seconds
+    where = find_device(options.device)
+    folder = find_out(options.out, where)
     from headstart.bench.energy import USUAL, Energy, equal_quality, figures, find_counter
     from headstart.compare.case import Case, require_side, split
     from headstart.compare.store import Result, path_of, read
@@ -100,20 +122,25 @@ def energy(
     counter = find_counter(where)
     if isinstance(counter, str):
         say(counter)
-    path = path_of(folder, "quality", denoiser)
+    path = path_of(folder, "quality", options.denoiser)
     held = read(path, "quality") if path.exists() else None
     ways = list(dict.fromkeys(pair["way"] for pair in equal_quality(held["rows"]))) if held and held["rows"] else []
-    known, unseen = find_data(train, heldout, side)
-    network = find_denoiser(denoiser, where)
-    require_side(denoiser, network, known.images, where)
+    known, unseen = find_data(options.train, options.heldout, options.side)
+    network = find_denoiser(options.denoiser, where)
+    require_side(options.denoiser, network, known.images, where)
     case = Case(network, known, *split(unseen), device=str(where))
-    measured = held["found"]["horizon"] if held and not quick else None
-    case.sigma = 3.0 if quick else float((measured or case.find_horizon(0.01))["sigma"])
-    if quick:
+    measured = held["found"]["horizon"] if held and not options.quick else None
+    case.sigma = 3.0 if options.quick else float((measured or case.find_horizon(0.01))["sigma"])
+    if options.quick:
         batch, seconds = 2, 0.0
-    settings = {"denoiser": denoiser, "train": Path(train).name, "seconds": seconds, "sigma": case.sigma}
-    settings |= {} if side is None else {"side": side}
-    result = Result(path_of(folder, "energy", denoiser), "energy", settings, str(where))
+    settings = {
+        "denoiser": options.denoiser,
+        "train": Path(options.train).name,
+        "seconds": seconds,
+        "sigma": case.sigma,
+    }
+    settings |= {} if options.side is None else {"side": options.side}
+    result = Result(path_of(folder, "energy", options.denoiser), "energy", settings, str(where))
     found = None if isinstance(counter, str) else counter
     result.found["counter"] = counter if isinstance(counter, str) else counter.name
     Energy(case, found, result, batch, seconds).run(ways or USUAL)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from headstart.cli.common import DENOISER, console, find_denoiser, find_device, guarded, require_folder, say
-from headstart.compare.way import methods_of
+from headstart.cli.options import spread
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the JSON file; default bench/results/DEVICE.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -80,54 +81,74 @@ def find_features(name: str, size: int, train: Any, device: str) -> tuple[str, A
         return "gradient", find("gradient", size, train, device)
 
 
+@dataclass(frozen=True)
+class QualityRequest:
+    """Options of `headstart bench quality`."""
+
+    denoiser: Denoiser = "zoo:fashion"
+    train: Annotated[str, typer.Option(help="Images that starts are fitted to.")] = "zoo:fashion"
+    heldout: Annotated[str, typer.Option(help="Held-out images: half picks, half gives figures.")] = "zoo:fashion"
+    side: Side = None
+    n: Annotated[int, typer.Option(min=20, help="Samples a row.")] = 10_000
+    nfe: Annotated[str, typer.Option(help="Network calls.")] = "1,2,3,4,5,6,7,9,13,19,39,79"
+    starts: Annotated[str, typer.Option(help="Starts.")] = (
+        "alone,classic,learned,planned,transport,uninformed,empirical"
+    )
+    solvers: Annotated[str | None, typer.Option(help="Solvers; default: all that the table knows.")] = None
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds, one after another.")] = 3
+    sigma: Annotated[float | None, typer.Option(help="sigma_T; default: chosen by the rule of hs.horizon.")] = None
+    threshold: Annotated[float, typer.Option(help="Nats of that rule.")] = 0.01
+    features: Annotated[str, typer.Option(help="lite0, gradient, or auto.")] = "auto"
+    feature_size: Annotated[int, typer.Option(min=32, max=224, help="Side of images for lite0.")] = 112
+    limit: Annotated[float | None, typer.Option(help="Seconds after which no row is begun.")] = None
+    out: Out = None
+    device: Device = "auto"
+    quick: Quick = False
+
+
 @guarded
-def quality(
-    denoiser: Denoiser = "zoo:fashion",
-    train: Annotated[str, typer.Option(help="Images that starts are fitted to.")] = "zoo:fashion",
-    heldout: Annotated[str, typer.Option(help="Held-out images: half picks, half gives figures.")] = "zoo:fashion",
-    side: Side = None,
-    n: Annotated[int, typer.Option(min=20, help="Samples a row.")] = 10_000,
-    nfe: Annotated[str, typer.Option(help="Network calls.")] = "1,2,3,4,5,6,7,9,13,19,39,79",
-    starts: Annotated[
-        str, typer.Option(help="Starts.")
-    ] = "alone,classic,learned,planned,transport,uninformed,empirical",
-    solvers: Annotated[str, typer.Option(help="Solvers.")] = ",".join(methods_of("quality")),
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds, one after another.")] = 3,
-    sigma: Annotated[float | None, typer.Option(help="sigma_T; default: chosen by the rule of hs.horizon.")] = None,
-    threshold: Annotated[float, typer.Option(help="Nats of that rule.")] = 0.01,
-    features: Annotated[str, typer.Option(help="lite0, gradient, or auto.")] = "auto",
-    feature_size: Annotated[int, typer.Option(min=32, max=224, help="Side of images for lite0.")] = 112,
-    limit: Annotated[float | None, typer.Option(help="Seconds after which no row is begun.")] = None,
-    out: Out = None,
-    device: Device = "auto",
-    quick: Quick = False,
-) -> None:
+@spread(QualityRequest)
+def quality(options: QualityRequest) -> None:
     """Scores of samples at every number of network calls; a run that was stopped goes on where it was."""
-    where = find_device(device)
-    folder = find_out(out, where)
+    n, nfe, seeds, sigma, features = options.n, options.nfe, options.seeds, options.sigma, options.features
+    where = find_device(options.device)
+    folder = find_out(options.out, where)
     from headstart.compare.case import Case, require_side, split
     from headstart.compare.headline import summary
     from headstart.compare.quality import Quality, cache_of, ways
     from headstart.compare.score import Score
     from headstart.compare.store import Result, path_of
+    from headstart.compare.way import methods_of
 
-    if quick:
+    solvers = list(methods_of("quality")) if options.solvers is None else options.solvers.split(",")
+    if options.quick:
         n, nfe, seeds, features, sigma = min(n, 100), "3,5", 1, "gradient", sigma or 3.0
-    chosen = ways(numbers(nfe, "--nfe"), starts.split(","), solvers.split(","))
-    known, unseen = find_data(train, heldout, side)
-    network = find_denoiser(denoiser, where)
-    require_side(denoiser, network, known.images, where)
-    name, mapping = find_features(features, feature_size, known.images, str(where))
+    chosen = ways(numbers(nfe, "--nfe"), options.starts.split(","), solvers)
+    known, unseen = find_data(options.train, options.heldout, options.side)
+    network = find_denoiser(options.denoiser, where)
+    require_side(options.denoiser, network, known.images, where)
+    name, mapping = find_features(features, options.feature_size, known.images, str(where))
     settings = {
-        "denoiser": denoiser, "train": Path(train).name, "heldout": Path(heldout).name, "n": n, "sigma": sigma,
-        "threshold": threshold, "features": name, "feature_size": feature_size if name == "lite0" else None,
+        "denoiser": options.denoiser,
+        "train": Path(options.train).name,
+        "heldout": Path(options.heldout).name,
+        "n": n,
+        "sigma": sigma,
+        "threshold": options.threshold,
+        "features": name,
+        "feature_size": options.feature_size if name == "lite0" else None,
         "images": {"train": len(known.images), "heldout": len(unseen.images)},
-    } | ({} if side is None else {"side": side})  # fmt: skip
-    result = Result(path_of(folder, "quality", denoiser), "quality", settings, str(where))
+    } | ({} if options.side is None else {"side": options.side})
+    result = Result(path_of(folder, "quality", options.denoiser), "quality", settings, str(where))
     case = Case(network, known, *split(unseen), device=str(where))
     run = Quality(
-        case, Score(case, mapping, find_judge(denoiser, known), cache_of(result)), result, n, sigma, threshold
+        case,
+        Score(case, mapping, find_judge(options.denoiser, known), cache_of(result)),
+        result,
+        n,
+        sigma,
+        options.threshold,
     )
-    done = run.run(chosen, range(seeds), limit)
+    done = run.run(chosen, range(seeds), options.limit)
     console.print(summary(result.rows, result.found), markup=False, highlight=False, soft_wrap=True)
     say(f"{'wrote' if done else 'time is over, some rows are missing; wrote'} {result.path}")

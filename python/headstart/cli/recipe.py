@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ import typer
 
 from headstart.cli.common import console, find_device, guarded, require_folder, say
 from headstart.cli.evaluate import FEATURES, find_features
+from headstart.cli.options import spread
 
 if TYPE_CHECKING:
     from headstart.compare.network import Subject
@@ -128,63 +129,92 @@ def find_own_device(device: str) -> Any:
     return find_device(f"cuda:{local}") if local and device in ("auto", "cuda") and where.type == "cuda" else where
 
 
-@guarded
-def recipe(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}.")],
-    out: Annotated[Path, typer.Option(help="Folder of everything; called again on it, a run goes on.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="The network: EDM's or EDM2's file.")] = None,
-    guide: Annotated[Path | None, typer.Option(help="The network that guides it.")] = None,
-    vae: Annotated[Path | None, typer.Option(help="Folder of the decoder of latents (diffusers).")] = None,
-    data: Annotated[str | None, typer.Option("--data", "--latents", help="Images or latents, as `fit` reads.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Only these: 3,7 or a JSON file with a list.")] = None,
+@dataclass(frozen=True)
+class RecipeRequest:
+    """Options of `headstart recipe`."""
+
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}.")]
+    out: Annotated[Path, typer.Option(help="Folder of everything; called again on it, a run goes on.")]
+    checkpoint: Annotated[Path | None, typer.Option(help="The network: EDM's or EDM2's file.")] = None
+    guide: Annotated[Path | None, typer.Option(help="The network that guides it.")] = None
+    vae: Annotated[Path | None, typer.Option(help="Folder of the decoder of latents (diffusers).")] = None
+    data: Annotated[str | None, typer.Option("--data", "--latents", help="Images or latents, as `fit` reads.")] = None
+    classes: Annotated[str | None, typer.Option(help="Only these: 3,7 or a JSON file with a list.")] = None
     images: Annotated[
         str | None, typer.Option(help="True images of latents, to compare with in place of decoded latents.")
-    ] = None,
-    start: Annotated[str, typer.Option(help="mixture, or tarflow: the paper's flow beside it.")] = "mixture",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of a TarFlow; default: the paper's.")] = None,
-    features: Annotated[list[str] | None, typer.Option(help=f"Any of {', '.join(FEATURES)}; again for more.")] = None,
-    n: Annotated[int, typer.Option(min=2, help="Samples a row and seed; at most half the data.")] = 10_000,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
-    part: Annotated[int, typer.Option(min=1, help="Samples a file.")] = 500,
-    batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
-    components: Annotated[int | None, typer.Option(min=1, help="Of the mixture; default: from the data.")] = None,
-    smoke: Annotated[bool, typer.Option(help="Try the whole path: small random networks, shipped images.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-) -> None:
+    ] = None
+    start: Annotated[str, typer.Option(help="mixture, or tarflow: the paper's flow beside it.")] = "mixture"
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of a TarFlow; default: the paper's.")] = None
+    features: Annotated[list[str] | None, typer.Option(help=f"Any of {', '.join(FEATURES)}; again for more.")] = None
+    n: Annotated[int, typer.Option(min=2, help="Samples a row and seed; at most half the data.")] = 10_000
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3
+    part: Annotated[int, typer.Option(min=1, help="Samples a file.")] = 500
+    batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64
+    components: Annotated[int | None, typer.Option(min=1, help="Of the mixture; default: from the data.")] = None
+    smoke: Annotated[bool, typer.Option(help="Try the whole path: small random networks, shipped images.")] = False
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
+
+
+@guarded
+@spread(RecipeRequest)
+def recipe(options: RecipeRequest) -> None:
     """Fit, plan, sample every start at every number of calls, score, draw; torchrun shares the samples out."""
-    if name not in NAMES:
-        raise ValueError(f"recipe: must be one of {', '.join(NAMES)}, got {name!r}")
-    if start not in STARTS or (epochs is not None and start != "tarflow"):
-        wanted = f"--start: must be one of {', '.join(STARTS)}, got {start!r}"
-        raise ValueError(wanted if start not in STARTS else "--epochs: is for --start tarflow")
-    files = {"checkpoint": checkpoint, "guide": guide, "vae": vae, "data": data, "classes": classes, "images": images}
+    n, seeds, part, components = options.n, options.seeds, options.part, options.components
+    if options.name not in NAMES:
+        raise ValueError(f"recipe: must be one of {', '.join(NAMES)}, got {options.name!r}")
+    if options.start not in STARTS or (options.epochs is not None and options.start != "tarflow"):
+        wanted = f"--start: must be one of {', '.join(STARTS)}, got {options.start!r}"
+        raise ValueError(wanted if options.start not in STARTS else "--epochs: is for --start tarflow")
+    files = {
+        "checkpoint": options.checkpoint,
+        "guide": options.guide,
+        "vae": options.vae,
+        "data": options.data,
+        "classes": options.classes,
+        "images": options.images,
+    }
     given = [f"--{key}" for key, value in files.items() if value is not None]
-    if smoke and given:
+    if options.smoke and given:
         raise ValueError(f"--smoke: tries the path on networks and data of its own, got {', '.join(given)} too")
-    require_folder(out)
+    require_folder(options.out)
     rank, world = (int(os.environ.get(key, default)) for key, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     from headstart.compare.network import trial, trial_subject
     from headstart.compare.recipe import PROTOCOLS, Job, run_recipe
 
-    where = find_own_device(device)
-    protocol = PROTOCOLS[name]
-    if smoke:
+    where = find_own_device(options.device)
+    protocol = PROTOCOLS[options.name]
+    if options.smoke:
         protocol, (n, seeds, part, components) = trial(protocol), TRIAL.values()
         subject = trial_subject(protocol, where)
     else:
-        subject = open_subject(protocol, checkpoint, guide, vae, data, classes, where)
-    if epochs is not None:
-        protocol = replace(protocol, flow=replace(protocol.flow, epochs=epochs))
-    reference = reference_of(protocol, subject, images, classes, n)
-    maps = find_maps(features or (["gradient"] if subject.decoded else []), subject, where)
-    settings = {"smoke": smoke, **{key: None if value is None else str(value) for key, value in files.items()}}
+        subject = open_subject(
+            protocol, options.checkpoint, options.guide, options.vae, options.data, options.classes, where
+        )
+    if options.epochs is not None:
+        protocol = replace(protocol, flow=replace(protocol.flow, epochs=options.epochs))
+    reference = reference_of(protocol, subject, options.images, options.classes, n)
+    maps = find_maps(options.features or (["gradient"] if subject.decoded else []), subject, where)
+    settings = {"smoke": options.smoke, **{key: None if value is None else str(value) for key, value in files.items()}}
     job = Job(
-        protocol, subject.denoiser, subject.data, out, maps, subject.decode, n, seeds, part, batch, components,
-        settings, start == "tarflow", partial(real_features, images, classes, maps, batch, where), reference,
-    )  # fmt: skip
+        protocol,
+        subject.denoiser,
+        subject.data,
+        options.out,
+        maps,
+        subject.decode,
+        n,
+        seeds,
+        part,
+        options.batch,
+        components,
+        settings,
+        options.start == "tarflow",
+        partial(real_features, options.images, options.classes, maps, options.batch, where),
+        reference,
+    )
     table = run_recipe(job, rank, world, progress=rank == 0)
     if table is not None:
         show(table)
         if not subject.decoded:
             say("Pictures show the channels of latents side by side; with --vae they are decoded.")
-        say(f"wrote {out}: start.safetensors, plans, samples, pictures, table.json")
+        say(f"wrote {options.out}: start.safetensors, plans, samples, pictures, table.json")

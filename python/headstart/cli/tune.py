@@ -2,66 +2,78 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from headstart.cli.common import DENOISER, console, find_denoiser, find_device, guarded, require_file, require_seed, say
+from headstart.cli.options import spread
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """Options of `headstart tune`."""
+
+    denoiser: Annotated[str, typer.Option(help=DENOISER)]
+    start: Annotated[str, typer.Option(help="File that `headstart fit` wrote, or classic: from 80.")]
+    out: Annotated[Path, typer.Option(help="File to write (JSON text).")] = Path("plan.json")
+    data: Annotated[
+        str | None, typer.Option(help="Clean data that samples should look like; default: the network's own samples.")
+    ] = None
+    sigma: Annotated[float, typer.Option(help="Noise level sigma_T of the start (classic: always 80).")] = 3.0
+    nfe: Annotated[int, typer.Option(min=1, max=64, help="Network calls a sample.")] = 4
+    plan: Annotated[Path | None, typer.Option(help="Plan to begin from, in place of --nfe.")] = None
+    classes: Annotated[int | None, typer.Option(min=1, help="Tune over the labels 0 .. N-1 in turn.")] = None
+    budget: Annotated[int, typer.Option(min=1, help="Network evaluations of one sample, at most.")] = 100_000
+    n: Annotated[int | None, typer.Option(min=8, help="Latents of each set.")] = None
+    free_history: Annotated[bool, typer.Option(help="Let the first rows use the start's own predictions.")] = True
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the latents.")] = 0
+    batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto"
 
 
 @guarded
-def tune(
-    denoiser: Annotated[str, typer.Option(help=DENOISER)],
-    start: Annotated[str, typer.Option(help="File that `headstart fit` wrote, or classic: from 80.")],
-    out: Annotated[Path, typer.Option(help="File to write (JSON text).")] = Path("plan.json"),
-    data: Annotated[
-        str | None, typer.Option(help="Clean data that samples should look like; default: the network's own samples.")
-    ] = None,
-    sigma: Annotated[float, typer.Option(help="Noise level sigma_T of the start (classic: always 80).")] = 3.0,
-    nfe: Annotated[int, typer.Option(min=1, max=64, help="Network calls a sample.")] = 4,
-    plan: Annotated[Path | None, typer.Option(help="Plan to begin from, in place of --nfe.")] = None,
-    classes: Annotated[int | None, typer.Option(min=1, help="Tune over the labels 0 .. N-1 in turn.")] = None,
-    budget: Annotated[int, typer.Option(min=1, help="Network evaluations of one sample, at most.")] = 100_000,
-    n: Annotated[int | None, typer.Option(min=8, help="Latents of each set.")] = None,
-    free_history: Annotated[bool, typer.Option(help="Let the first rows use the start's own predictions.")] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the latents.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-) -> None:
+@spread(TuneRequest)
+def tune(options: TuneRequest) -> None:
     """Tune a plan on the network and write it to a text file; `headstart sample --plan` runs it."""
-    require_file(out, "--out")
-    require_seed(seed)
-    if start != "classic" and not Path(start).is_file():
-        raise FileNotFoundError(2, "no such file", start)
+    require_file(options.out, "--out")
+    require_seed(options.seed)
+    if options.start != "classic" and not Path(options.start).is_file():
+        raise FileNotFoundError(2, "no such file", options.start)
     import torch
 
-    import headstart as hs
     from headstart.io import read_dataset
+    from headstart.planning import tune as tune_plan
+    from headstart.solver.plan import Plan, load_plan
+    from headstart.start import Classic, load
 
-    where = find_device(device)
-    network: Any = find_denoiser(denoiser, where)
-    given = nfe if plan is None else hs.load_plan(plan)
-    clean = None if data is None else read_dataset(data, None).images.to(where)
-    if start == "classic":
+    where = find_device(options.device)
+    network: Any = find_denoiser(options.denoiser, where)
+    given = options.nfe if options.plan is None else load_plan(options.plan)
+    clean = None if options.data is None else read_dataset(options.data, None).images.to(where)
+    if options.start == "classic":
         shape = getattr(network, "shape", None) or (None if clean is None else tuple(clean.shape[1:]))
         if shape is None:
             raise ValueError("--start: classic needs --data, or a denoiser of known shape")
-        law: Any = hs.Classic(shape, device=where)
+        law: Any = Classic(shape, device=where)
     else:
-        level = given.sigma if isinstance(given, hs.Plan) and given.sigma < hs.Classic((1,)).sigma else sigma
-        law = hs.load(start).to(where).at(level)
-    cond = None if classes is None else {"label": torch.arange(classes, device=where)}
-    options: Any = {"budget": budget, "batch": batch, "free_history": free_history} | ({} if n is None else {"n": n})
-    made = hs.tune(given, network, law, "network" if clean is None else clean, cond, seed, **options)
-    made.save(out)
+        level = given.sigma if isinstance(given, Plan) and given.sigma < Classic((1,)).sigma else options.sigma
+        law = load(options.start).to(where).at(level)
+    cond = None if options.classes is None else {"label": torch.arange(options.classes, device=where)}
+    extra: Any = {"budget": options.budget, "batch": options.batch, "free_history": options.free_history} | (
+        {} if options.n is None else {"n": options.n}
+    )
+    made = tune_plan(given, network, law, "network" if clean is None else clean, cond, options.seed, **extra)
+    made.save(options.out)
     found = made.provenance["tuned"]
     if found["kept"]:
         say("Nothing better was found on latents kept for that: the plan is the one it began from.")
     before, after = found["given"], found["held out"]
     levels = ", ".join(f"{level:.3g}" for level in made.nodes)
     for line in (
-        f"wrote {out}: {made.nfe} calls {made.mode}, sigma {levels}",
+        f"wrote {options.out}: {made.nfe} calls {made.mode}, sigma {levels}",
         f"on held-out latents: merit {before['merit']:.3f} before, {after['merit']:.3f} tuned; distance to the fine "
         f"solution {before['error']:.4f} and {after['error']:.4f}; {found['evaluations']:,} network evaluations",
     ):

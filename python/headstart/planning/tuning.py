@@ -104,7 +104,7 @@ def tune(
     tables = [plan] if isinstance(plan, Plan) else first_tables(start, plan, seed, settings["free_history"])
     kind = "network" if isinstance(target, str) else "data"
     widest = max((Unknowns.of(one, kind == "network").size, one.nfe) for one in tables)
-    size = Size.of(kind, denoiser, tables, widest[0], settings)
+    size = SetSize.of(kind, denoiser, tables, widest[0], settings)
     title = f"tune: at most {size.cost:,} network evaluations"
     with track(title, size.runs, progress) as advance:
         runner = Runner(denoiser, start, cond or {}, seed, settings["budget"], settings["batch"], advance)
@@ -115,10 +115,10 @@ def tune(
 
 
 @dataclass(frozen=True)
-class Size:
+class SetSize:
     """How many latents and iterations the budget allows.
 
-    Fields:
+    Attributes:
         n, paired: latents of a set, and those of them with fine solutions.
         iterations: at most.
         cost: network evaluations of all of it, at most.
@@ -132,11 +132,13 @@ class Size:
     runs: int
 
     @classmethod
-    def of(cls, kind: str, denoiser: Any, tables: Sequence[Plan], unknowns: int, settings: Mapping[str, Any]) -> Size:
+    def of(
+        cls, kind: str, denoiser: Any, tables: Sequence[Plan], unknowns: int, settings: Mapping[str, Any]
+    ) -> SetSize:
         """As many latents as were asked for, or as the budget allows; fewer iterations before fewer than half of them.
 
         Raises:
-            ValueError: The budget is not enough for 32 latents and one iteration.
+            ValueError: the budget is not enough for 32 latents and one iteration.
         """
         each = 2 if isinstance(denoiser, Guided) else 1
         calls = each * tables[0].nfe
@@ -209,7 +211,7 @@ def classic_table(grid: Sequence[float]) -> Plan:
     return Plan(tuple(grid), tuple(DPMpp2M().rows(grid)), None, math.nan, math.nan, {"solver": "DPMpp2M"})
 
 
-def prepare(runner: Runner, target: str | Tensor, size: Size, features: Features | None, seed: int) -> Task:
+def prepare(runner: Runner, target: str | Tensor, size: SetSize, features: Features | None, seed: int) -> Task:
     """Three sets of latents, the fine solutions of each, and what to aim at."""
     states = [runner.latents(which, size.n) for which in (TRAIN, CHOICE, HELD)]
     sigma = runner.start.sigma
