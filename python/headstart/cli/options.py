@@ -17,7 +17,7 @@ def spread(kind: type[Options]) -> Callable[[Callable[[Options], None]], Callabl
     `guarded` goes above it.
 
     Args:
-        kind: A frozen dataclass, whose annotations can be resolved in its module.
+        kind: a frozen dataclass, whose annotations can be resolved in its module.
     """
     hints = get_type_hints(kind, include_extras=True)
     parameters = [

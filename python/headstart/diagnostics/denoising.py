@@ -70,7 +70,7 @@ class SweepOptions(ErrorOptions):
 class Errors:
     """Squared denoising errors of N points at S levels, summed over coordinates.
 
-    Fields:
+    Attributes:
         sigma: noise levels `[S]`, ascending.
         start: of the start's own denoiser, `[N, S]`, float64.
         denoiser: of the network, `[N, S]`, on the same noisy points.

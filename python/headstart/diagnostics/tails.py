@@ -109,7 +109,7 @@ def require_power(ours: int, n: int, shares: list[float], ends: int) -> None:
     """Refuses numbers of points for which no outcome of the tests would be significant.
 
     Raises:
-        ValueError: Such numbers.
+        ValueError: such numbers.
     """
     total, tests = ours + n, len(shares) * ends
     least = min(float(possible(total, ours, round(share * total)).min()) for share in shares)

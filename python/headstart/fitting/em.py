@@ -17,8 +17,7 @@ from torch import Tensor
 from headstart import ops
 from headstart.fitting.covariance import Cluster, Covariance, check_covariance
 from headstart.fitting.kmeans import lloyd, seed_centres
-from headstart.fitting.law import Belief, ComponentLaw, MixtureState, Normal, Problem, shortlist
-from headstart.fitting.maximization import maximize
+from headstart.fitting.law import Belief, ComponentLaw, MixtureState, Normal, Problem, maximize, shortlist
 from headstart.fitting.report import FitReport
 
 REFRESH = 2  # iterations that a shortlist serves

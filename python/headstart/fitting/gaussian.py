@@ -10,8 +10,7 @@ from torch import Tensor
 
 from headstart.fitting.covariance import Cluster
 from headstart.fitting.em import Fit, least_variance
-from headstart.fitting.law import MixtureState, expect
-from headstart.fitting.maximization import assemble
+from headstart.fitting.law import MixtureState, assemble, expect
 from headstart.fitting.report import FitReport
 
 if TYPE_CHECKING:

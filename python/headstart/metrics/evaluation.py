@@ -25,7 +25,7 @@ Features = Callable[[Tensor], Tensor]
 class Figure:
     """One line of the table.
 
-    Fields:
+    Attributes:
         metric: `FD`, `KID`, `SWD`, `MaxSWD` (0 where laws agree), `tail q` (ratio of quantiles along MaxSWD's
             direction, 1), `nearest` and `copies` (see `Memorization`: 1 and 0.01).
         features: what it is taken on.

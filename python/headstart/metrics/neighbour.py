@@ -22,7 +22,7 @@ SPARE = 4  # candidates of the quick search beyond those asked for; the exact di
 class Memorization(NamedTuple):
     """Nearest-neighbour distances of samples to the training set, against those of held-out points.
 
-    Fields:
+    Attributes:
         ratio: Median distance of the samples over that of the held-out points; 1 where they are alike.
         copies: Share of the samples nearer than the held-out 1 % quantile; 0.01 where they are alike.
         samples: Distances of the samples `[N]`, float64.

@@ -19,7 +19,7 @@ SHARE = 0.25  # of the paired ratio in a merit that is of the data
 class Merit:
     """How far samples are from both targets: mean rms in both sets of coordinates, and moments over their floor.
 
-    Fields:
+    Attributes:
         plain, minor: see `Pairing.rms`.
         excess: mean square moment residual over that of as many real samples, for both sets of features; or none.
     """
@@ -40,7 +40,7 @@ class Merit:
 class Goal:
     """Both targets.
 
-    Fields:
+    Attributes:
         pairing: how errors against fine solutions count.
         sets: features to tune on and to choose by; empty: the target is the network.
         floors: their moments' mean squares for real samples.

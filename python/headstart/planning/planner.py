@@ -106,7 +106,7 @@ def plan(
         shares = sorted({MIN_NOISE, found.noise()})
     flow = reduce_flow(mixture)
     begins = [sigma_start] if sigma_start is not None else [level for level in (SIGMA_MAX, horizon) if level]
-    task = Task(flow, horizon, nfe, free_history, found.displacement if found else 0.0, seed)
+    task = PlanTask(flow, horizon, nfe, free_history, found.displacement if found else 0.0, seed)
     iterations = len(shares) * (len(begins) * TRIALS * TRIAL_STEPS + STEPS - TRIAL_STEPS)
     with track("plan", iterations, asked.progress) as advance:
         made = [fit_plan(task, begins, share, advance) for share in shares]
@@ -133,7 +133,7 @@ def plan(
 
 
 @dataclass(frozen=True)
-class Task:
+class PlanTask:
     """A plan that is asked for.
 
     Attributes:
@@ -153,7 +153,7 @@ class Task:
     seed: int
 
 
-def fit_plan(task: Task, begins: Sequence[float], share: float, advance: Callable[..., None]) -> Plan:
+def fit_plan(task: PlanTask, begins: Sequence[float], share: float, advance: Callable[..., None]) -> Plan:
     """The plan from one of the levels `begins`; its errors are not known yet.
 
     Args:
@@ -174,7 +174,9 @@ def fit_plan(task: Task, begins: Sequence[float], share: float, advance: Callabl
     return Plan(nodes, tuple(fit.best.rows()), ghost, 0.0, 0.0, provenance)
 
 
-def fit_trial(task: Task, sigma: float, noise: Callable[[Tensor], Tensor], advance: Callable[..., None]) -> TableFit:
+def fit_trial(
+    task: PlanTask, sigma: float, noise: Callable[[Tensor], Tensor], advance: Callable[..., None]
+) -> TableFit:
     """The best of the first grids from `sigma`, each fitted for a few iterations."""
     flow, seed, free_history = task.flow, task.seed, task.free_history and sigma == task.horizon
     train = draw_trajectories(flow, sigma, TRAINING, free_history, FINE, generator(seed, 0))

@@ -26,7 +26,7 @@ class OverBudget(Exception):
 class Latents:
     """First states of one set of samples.
 
-    Fields:
+    Attributes:
         x: `[n, *shape]`.
         offset: sample index of the first.
         cond: the denoiser's keyword arguments, tensors of `n` rows.
@@ -43,7 +43,7 @@ class Latents:
 class Runner:
     """A denoiser, a start and what is left to spend.
 
-    Fields:
+    Attributes:
         denoiser, start, cond, seed: as in `sample`; rows of `cond` are taken in turn.
         budget: network evaluations of one sample, at most.
         batch: samples at a time.

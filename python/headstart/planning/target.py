@@ -31,7 +31,7 @@ MOST_WIDE = 1024  # features up to which covariances are taken whole
 class Whitened:
     """Features in coordinates with mean 0 and covariance 1 on the data, `y = (f(x) - center) @ axes`.
 
-    Fields:
+    Attributes:
         features: `[B, *shape] -> [B, F]`.
         center, axes: `[F]` and `[F, R]`, float64.
         rows: the data's own coordinates `[N, R]`, which floors are drawn from.
@@ -156,7 +156,7 @@ def feature_sets(data: Tensor, features: Features | None, seed: int) -> tuple[Wh
 class Pairing:
     """Errors against fine solutions in two sets of coordinates: as they are, and with minor directions brought up.
 
-    Fields:
+    Attributes:
         lift: of images and rasters, whose second set is what a 3 x 3 average leaves: the factor that gives both sets
             the same size on clean points.
         axes: otherwise `[D, R]`: principal directions over their standard deviations, times the scale of the whole.

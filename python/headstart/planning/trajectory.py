@@ -37,11 +37,11 @@ def gits(
     Costs `FINE n` network evaluations of one sample, forward calls only.
 
     Args:
-        denoiser, start, cond: As in `sample`; tensors of `cond` have `n` rows.
-        nfe: Network calls of the grid: steps, the one to 0 among them.
-        sigma_min: Last level above 0, in units of the data.
-        n: Trajectories.
-        seed: Of the trajectories.
+        denoiser, start, cond: as in `sample`; tensors of `cond` have `n` rows.
+        nfe: network calls of the grid: steps, the one to 0 among them.
+        sigma_min: last level above 0, in units of the data.
+        n: trajectories.
+        seed: of the trajectories.
 
     Returns:
         `[nfe + 1]`, float64, from `start.sigma` to 0.

@@ -24,7 +24,7 @@ MOST_GAP, MOST_LEVEL, LEAST_GAP = 1.5, 0.7, 0.02  # of the unknowns, in size; of
 class Unknowns:
     """A plan, and the directions of each row's weights that move.
 
-    Fields:
+    Attributes:
         plan: what they are added to.
         directions: for each row the directions, each a weight for every known prediction, newest first.
     """

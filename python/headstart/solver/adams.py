@@ -28,10 +28,10 @@ class IPNDM:
     The weights are exact for equal steps alone: on other grids the order is 1, whatever `steps`.
 
     Args:
-        steps: Slopes that a step reads, 1 to 4; the first steps read those there are.
+        steps: slopes that a step reads, 1 to 4; the first steps read those there are.
 
     Raises:
-        ValueError: Another number.
+        ValueError: another number.
 
     Reference: "Fast Sampling of Diffusion Models with Exponential Integrator" (Zhang, Chen, 2022,
     https://arxiv.org/abs/2204.13902), after "Pseudo Numerical Methods for Diffusion Models on Manifolds" (Liu, Ren,
@@ -59,10 +59,10 @@ class DEIS:
     """`x' = x + int_t^s P(u) du`, `P` the polynomial in `u` through the last slopes: tAB-DEIS in `t = sigma`.
 
     Args:
-        steps: Slopes beside the newest that the polynomial reads, 1 to 3; the first steps read those there are.
+        steps: slopes beside the newest that the polynomial reads, 1 to 3; the first steps read those there are.
 
     Raises:
-        ValueError: Another number.
+        ValueError: another number.
 
     Reference: "Fast Sampling of Diffusion Models with Exponential Integrator" (Zhang, Chen, 2022,
     https://arxiv.org/abs/2204.13902).

@@ -16,11 +16,11 @@ class AFS:
     Far above the data's scale this is nearly what the network says. n calls make n + 1 steps.
 
     Args:
-        solver: One whose first row calls the network at the first level, as all of this package's but Heun's with
+        solver: one whose first row calls the network at the first level, as all of this package's but Heun's with
             churn do.
 
     Raises:
-        ValueError: On making rows, where the first row makes no call.
+        ValueError: on making rows, where the first row makes no call.
 
     Reference: "Genie: Higher-Order Denoising Diffusion Solvers" (Dockhorn, Vahdat, Kreis, 2022,
     https://arxiv.org/abs/2210.05475).

@@ -26,7 +26,7 @@ PEERS = ("json", "diffusers", "k-diffusion")
 class MadeFor(NamedTuple):
     """What a plan knows of its start.
 
-    Fields:
+    Attributes:
         shape: of one sample.
         components: number of them.
         sigma: noise level of the start that the plan was asked for; None: it was a mixture without one.

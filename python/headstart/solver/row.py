@@ -16,9 +16,9 @@ class Row(NamedTuple):
         a: coefficient of the state `x`, the last one committed.
         b: coefficients of the predictions, the newest first.
         c: standard deviation of the fresh noise.
-        commit: False: `x'` is a trial point, where the next call is made while `x` stays.
+        commit: false: `x'` is a trial point, where the next call is made while `x` stays.
         states: `e`, coefficients of the states of the predictions, in their order; empty: all 0.
-        analytic: Where a row makes no call: `D_0 = analytic x` stands for its prediction. None: no prediction.
+        analytic: where a row makes no call: `D_0 = analytic x` stands for its prediction. None: no prediction.
         told: the call level: noise level at which the whole denoiser, preconditioning included, is evaluated on the
             state at `sigma`. None: `sigma` itself.
     """

@@ -101,7 +101,7 @@ class Consistency(TableSchedule):
 class Schedule(Protocol):
     """What a scheduler says of its network.
 
-    Fields:
+    Attributes:
         sigma_min, sigma_max: lowest and highest noise level that the network knows apart.
     """
 

@@ -27,7 +27,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {"SongUNet": SongUNet, "DhariwalUN
 class Kind(NamedTuple):
     """A class of preconditioned networks in the projects' files.
 
-    Fields:
+    Attributes:
         own: arguments of its preconditioning, in the constructor's order after `COMMON`.
         make: the preconditioning from those and the file's tensors.
         model: its raw network's name in the file, and class unless an argument `model_type` says it.

@@ -17,7 +17,7 @@ from torch.nn import functional
 class Stage(NamedTuple):
     """One stage.
 
-    Fields:
+    Attributes:
         name: `{r}x{r}_{part}`, with r the side of its output.
         part: "conv", "down", "block", "in" or "up".
         level: of resolution, 0 the finest.
@@ -130,7 +130,7 @@ class ResampledConv(nn.Module):
 class Style(NamedTuple):
     """What the blocks of one architecture have in common.
 
-    Fields:
+    Attributes:
         eps: of group normalization.
         scale: factor of every residual sum.
         taps: filter of up- and downsampling.
