@@ -79,7 +79,7 @@ def test_calls_inside_a_tensors_bytes_are_refused(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     inner = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
     inner += pickle.dumps(Reduced(os.system, f"touch {marker}"), 2)
-    refuse(save(tmp_path, {"ema": Reduced(torch.storage._load_from_bytes, inner)}), "damaged")
+    refuse(save(tmp_path, {"ema": Reduced(torch.storage._load_from_bytes, inner)}), "asks for .*system")
     assert not marker.exists()
 
 
@@ -113,7 +113,7 @@ def test_a_tensor_stays_inside_its_memory(tmp_path: Path) -> None:
     memory = torch.arange(4.0)._typed_storage()
     for size, stride, offset in (((5,), (1,), 0), ((4,), (1,), 1), ((2, 2), (3, 1), 0), ((-1,), (1,), 0)):
         view = Reduced(torch._utils._rebuild_tensor_v2, memory, offset, size, stride, False, OrderedDict())
-        refuse(save(tmp_path, {"ema": view}), "damaged")
+        refuse(save(tmp_path, {"ema": view}), "damaged|a tensor of . numbers on a memory of 4")
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:

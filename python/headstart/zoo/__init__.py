@@ -6,16 +6,16 @@ training and 500 test images of Fashion-MNIST chosen by `bench/zoo/subset.py` (Z
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from headstart import ops
 from headstart.denoiser import EDM
+from headstart.io.bound import brief, expand, parse_json
+from headstart.io.tensor_file import read_safetensors_file
 from headstart.zoo.network import UNet
 
 NAMES = ("fashion",)
@@ -50,24 +50,35 @@ def denoiser(name: str = "fashion", device: str | torch.device = "cpu") -> EDM:
     """
     if not name.endswith(".safetensors"):
         return read(locate(name, ".safetensors"), device)
-    if not Path(name).is_file():
+    path = expand(name)
+    if not path.exists():
         raise FileNotFoundError(2, "no such file", name)
-    return read(Path(name), device)
+    return read(path, device)
 
 
 def read(path: Path, device: str | torch.device = "cpu") -> EDM:
-    """The denoiser of a file that `bench/zoo/train.py` wrote, see `denoiser`."""
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata() or {}
-        if header.get("format") != "headstart-zoo":
-            raise ValueError(f"zoo: {path.name} must have format headstart-zoo, got {header.get('format')!r}")
-        weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    config = json.loads(header["network"])
-    network, side = UNet(**config), int(header.get("side", 28))
-    network.load_state_dict(weights)
+    """The denoiser of a file that `bench/zoo/train.py` wrote, see `denoiser`.
+
+    Raises:
+        ValueError: the file is damaged or of another format.
+    """
+    header, weights = read_safetensors_file(path)
+    if header.get("format") != "headstart-zoo":
+        raise ValueError(f"zoo: {path.name} must have format headstart-zoo, got {brief(header.get('format'))}")
+    try:
+        config = parse_json(header["network"], path)
+        side, sigma_data = int(header.get("side", 28)), float(header["sigma_data"])
+        blocks = len(config["widths"]) * config["depth"]
+        if blocks > len(weights):  # each has several; said before as many are made
+            raise ValueError(f"{brief(blocks)} blocks, {len(weights)} tensors")
+        with torch.device("meta"):
+            network = UNet(**config)
+        network.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(f"zoo: {path} is damaged or of another version: {brief(error, 300)}") from None
     network = network.to(ops.check.require_device("zoo", device)).eval().requires_grad_(False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return EDM(network, float(header["sigma_data"]), shape=(config["channels"], side, side))
+    return EDM(network, sigma_data, shape=(config["channels"], side, side))
 
 
 def images(name: str = "fashion", split: str = "train") -> tuple[Tensor, Tensor]:
