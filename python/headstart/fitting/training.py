@@ -143,7 +143,7 @@ class Checkpoint:
             held = read_tensors(self.path)
             if held["format"] != FORMAT:
                 raise ValueError(brief(held["format"]))
-            run, state = held["run"], copy(held["state"], device)
+            run, state = dict(held["run"]), copy(held["state"], device)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"fit: checkpoint {self.path} is damaged or no training run of headstart") from error
         for name, value in self.run.items():

@@ -145,12 +145,12 @@ def pour(path: Path, save: Callable[[Path], object]) -> None:
         # A pipe that nobody reads fails here, before the work, in place of waiting for ever.
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
         os.set_blocking(descriptor, True)
-        with os.fdopen(descriptor, "wb") as sink:
-            temporary = folder / f"new{path.suffix}"
-            save(temporary)
-            with temporary.open("rb") as content:
-                try:
+        try:
+            with os.fdopen(descriptor, "wb") as sink:
+                temporary = folder / f"new{path.suffix}"
+                save(temporary)
+                with temporary.open("rb") as content:
                     shutil.copyfileobj(content, sink)
-                    sink.flush()
-                except OSError as error:
-                    raise OSError(error.errno, error.strerror, str(path)) from None
+        except OSError as error:
+            error.filename = str(path)
+            raise

@@ -18,7 +18,7 @@ from headstart.adapters.edm.precondition import Precondition
 from headstart.adapters.edm.song import DhariwalUNet, SongUNet
 from headstart.adapters.edm.unet import MagnitudeUNet
 from headstart.adapters.edm.unpickle import Record, read
-from headstart.io.bound import brief, expand, open_regular, ran_out, require_memory
+from headstart.io.bound import brief, expand, memory_for, open_regular, require_memory
 from headstart.start import file
 
 COMMON = ("img_resolution", "img_channels", "label_dim", "use_fp16")
@@ -182,10 +182,9 @@ def made(path: Path, found: Contents, dtype: torch.dtype) -> Network:
     """
     try:
         require_bounds(found.arguments, found.tensors)
-        return build(found.name, found.arguments, found.tensors, dtype)
+        with memory_for(path):
+            return build(found.name, found.arguments, found.tensors, dtype)
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-        if ran_out(error):
-            raise MemoryError(f"load: {path}: not enough memory for its network") from None
         raise ValueError(f"load: {path} is damaged or of another version: {brief(error, 300)}") from None
 
 
@@ -243,7 +242,7 @@ def from_pickle(path: Path) -> Contents:
     return Contents(found.name, arguments, tensors)
 
 
-MAX_MODULES, MAX_VALUES, MAX_DEPTH = 50_000, 10_000, 50  # of a network; of its constructor's arguments; of both
+MAX_MODULES, MAX_VALUES, MAX_DEPTH = 50_000, 1_000, 50  # of a network; of its constructor's arguments; of both
 MAX_NUMBER = 2**20  # among a constructor's integers, ImageNet's 1000 classes being the largest in use
 
 
@@ -278,8 +277,8 @@ def require_bounds(arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
             raise ValueError(f"{name} must be at most {MAX_NUMBER:,}, got {brief(value)}")
     levels, blocks = arguments.get("channel_mult", ()), arguments.get("num_blocks", 1)
     depth = max(len(levels), 1) if isinstance(levels, list) else 1
-    if isinstance(blocks, int) and blocks * depth > len(tensors):
-        raise ValueError(f"num_blocks is {blocks} at {depth} levels, but the network has {len(tensors)} tensors")
+    if isinstance(blocks, int) and max(blocks, 1) * depth > len(tensors):
+        raise ValueError(f"num_blocks is {blocks} at {depth} levels, but the file has {len(tensors)} tensors")
 
 
 def tensors_of(record: Record, prefix: str, budget: Budget, depth: int = 0) -> Iterator[tuple[str, Tensor]]:
