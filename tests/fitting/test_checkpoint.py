@@ -15,7 +15,7 @@ import torch
 
 import headstart as hs
 from headstart.fitting import training
-from headstart.io.terminate import Terminated, terminable
+from headstart.io.workspace import Terminated, terminable
 
 DATA = torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 FIT = """

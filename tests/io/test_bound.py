@@ -177,7 +177,7 @@ def test_saved_values_are_regular_files_too(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "saved.safetensors"
     special(path, kind)
     for read in (hs.load, hs.load_plan, hs.adapters.edm.load, lambda place: hs.zoo.denoiser(str(place))):
-        with pytest.raises(ValueError, match=WORDS[kind]) as caught:
+        with pytest.raises(ValueError, match=f"{WORDS[kind]}|is a folder, pipe or device") as caught:
             read(path)
         assert str(path) in str(caught.value)
 

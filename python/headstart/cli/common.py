@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from headstart.io.bound import ran_out
-from headstart.io.terminate import EXIT, Terminated, terminable
+from headstart.io.workspace import EXIT, Terminated, terminable
 
 if TYPE_CHECKING:
     import torch

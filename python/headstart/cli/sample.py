@@ -136,7 +136,7 @@ def where_broken(
 @guarded
 @spread(SampleRequest)
 def sample(options: SampleRequest) -> None:
-    """Sample images and write one PNG each, grid.png and samples.npz (arr_0: uint8 [N, H, W, C]), samples.safetensors."""
+    """Sample images and write one PNG each, grid.png, samples.npz (arr_0: uint8 [N, H, W, C]) and the floats."""
     require_folder(options.out)
     require_seed(options.seed)
     import torch

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from headstart import ops
 from headstart.fitting.report import FlowReport
 from headstart.fitting.training import Checkpoint, Training, add_noise, digest
-from headstart.io.terminate import terminable
+from headstart.io.workspace import terminable
 
 
 class FlowNetwork(nn.Module, ABC):

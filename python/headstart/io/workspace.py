@@ -3,17 +3,22 @@
 A process that is killed leaves its workspace behind; the lock goes with the process, so the next one that writes to the
 same folder sees that nobody works there any more and removes it. The umask is the kernel's business: it is a property
 of the whole process, and asking for it opens the files of other threads.
+
+SIGTERM as an exception, so that a scheduler's stop saves what Ctrl-C saves and leaves nothing half-written.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 try:
     import fcntl
@@ -154,3 +159,31 @@ def pour(path: Path, save: Callable[[Path], object]) -> None:
         except OSError as error:
             error.filename = str(path)
             raise
+
+
+EXIT = 128 + signal.SIGTERM  # how a shell reports it
+
+
+class Terminated(SystemExit):
+    """The process was asked to end; left alone, it ends with status 143."""
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise Terminated(EXIT)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside, SIGTERM raises `Terminated` in place of ending the process on the spot.
+
+    It does nothing where the program has its own handler, and outside the main thread, which alone gets signals.
+    """
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if not ours:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _raise)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -6,16 +6,16 @@ training and 500 test images of Fashion-MNIST chosen by `bench/zoo/subset.py` (Z
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from headstart import ops
 from headstart.denoiser import EDM
-from headstart.io.bound import brief, expand, parse_json
-from headstart.io.tensor_file import read_safetensors_file
 from headstart.zoo.network import UNet
 
 NAMES = ("fashion",)
@@ -50,9 +50,11 @@ def denoiser(name: str = "fashion", device: str | torch.device = "cpu") -> EDM:
     """
     if not name.endswith(".safetensors"):
         return read(locate(name, ".safetensors"), device)
-    path = expand(name)
+    path = Path(name).expanduser()
     if not path.exists():
         raise FileNotFoundError(2, "no such file", name)
+    if not path.is_file():
+        raise ValueError(f"zoo: {path}: is a folder, pipe or device; only regular files are read")
     return read(path, device)
 
 
@@ -62,20 +64,26 @@ def read(path: Path, device: str | torch.device = "cpu") -> EDM:
     Raises:
         ValueError: the file is damaged or of another format.
     """
-    header, weights = read_safetensors_file(path)
-    if header.get("format") != "headstart-zoo":
-        raise ValueError(f"zoo: {path.name} must have format headstart-zoo, got {brief(header.get('format'))}")
     try:
-        config = parse_json(header["network"], path)
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"zoo: {path} is truncated or no safetensors file ({str(error)[:200]})") from None
+    if header.get("format") != "headstart-zoo":
+        raise ValueError(f"zoo: {path.name} must have format headstart-zoo, got {str(header.get('format'))[:100]!r}")
+    try:
+        config = json.loads(header["network"])
         side, sigma_data = int(header.get("side", 28)), float(header["sigma_data"])
         blocks = len(config["widths"]) * config["depth"]
         if blocks > len(weights):  # each has several; said before as many are made
-            raise ValueError(f"{brief(blocks)} blocks, {len(weights)} tensors")
+            raise ValueError(f"{len(config['widths'])} levels of {config['depth']} blocks, {len(weights)} tensors")
         with torch.device("meta"):
             network = UNet(**config)
         network.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise ValueError(f"zoo: {path} is damaged or of another version: {brief(error, 300)}") from None
+        reason = " ".join(str(error)[:300].split())
+        raise ValueError(f"zoo: {path} is damaged or of another version: {reason}") from None
     network = network.to(ops.check.require_device("zoo", device)).eval().requires_grad_(False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return EDM(network, sigma_data, shape=(config["channels"], side, side))
