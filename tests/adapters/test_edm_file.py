@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 import random
 import subprocess
+import tracemalloc
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +81,7 @@ def test_calls_inside_a_tensors_bytes_are_refused(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     inner = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
     inner += pickle.dumps(Reduced(os.system, f"touch {marker}"), 2)
-    refuse(save(tmp_path, {"ema": Reduced(torch.storage._load_from_bytes, inner)}), "damaged")
+    refuse(save(tmp_path, {"ema": Reduced(torch.storage._load_from_bytes, inner)}), "asks for .*system")
     assert not marker.exists()
 
 
@@ -113,7 +115,7 @@ def test_a_tensor_stays_inside_its_memory(tmp_path: Path) -> None:
     memory = torch.arange(4.0)._typed_storage()
     for size, stride, offset in (((5,), (1,), 0), ((4,), (1,), 1), ((2, 2), (3, 1), 0), ((-1,), (1,), 0)):
         view = Reduced(torch._utils._rebuild_tensor_v2, memory, offset, size, stride, False, OrderedDict())
-        refuse(save(tmp_path, {"ema": view}), "damaged")
+        refuse(save(tmp_path, {"ema": view}), "damaged|a tensor of . numbers on a memory of 4")
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
@@ -203,3 +205,145 @@ def test_safetensors_files_are_checked(tmp_path: Path) -> None:
     path.write_bytes(whole)
     with pytest.raises(ValueError, match="holds the family 'edm-network'"):
         hs.load(path)
+
+
+def nested(depth: int = 60) -> Any:
+    """A tuple of 2^depth leaves that takes a few bytes a level."""
+    value: Any = "A" * 64
+    for _ in range(depth):
+        value = (value, value)
+    return value
+
+
+def state(**own: Any) -> dict[str, Any]:
+    return {"_parameters": {}, "_buffers": {}, "_modules": {}, "_init_args": (), "_init_kwargs": {}, **own}
+
+
+def lattice(depth: int) -> edm_pickle.Persistent:
+    """Modules that hold the one below twice."""
+    child = edm_pickle.Persistent("EDMPrecond", **state())
+    for _ in range(depth):
+        child = edm_pickle.Persistent("EDMPrecond", **state(_modules={"a": child, "b": child}))
+    return child
+
+
+def cycle() -> edm_pickle.Persistent:
+    """A module that is its own child."""
+    lists: list[Any] = []
+    lists.append(lists)
+    return edm_pickle.Persistent("EDMPrecond", **state(_init_kwargs={"img_resolution": lists}))
+
+
+def named_class(value: Any) -> edm_pickle.Persistent:
+    found = edm_pickle.Persistent("EDMPrecond", **state())
+    found.meta["class_name"] = value
+    return found
+
+
+BOMBS: dict[str, tuple[Any, str]] = {
+    "class name": (named_class(nested()), "an object whose class is a tuple"),
+    "long class name": (named_class("x" * 10**6), "holds a network of class 'xxx"),
+    "version": (edm_pickle.Persistent("EDMPrecond", version=nested()), "of format a tuple; version 6"),  # type: ignore[arg-type]
+    "arguments": (
+        edm_pickle.Persistent("EDMPrecond", **state(_init_kwargs={"M": nested()})),
+        "nested more than 50 deep",
+    ),
+    "cycle": (cycle(), "nested more than 50 deep"),
+    "modules": (lattice(40), "too many modules"),
+    "deep modules": (lattice(60), "too many modules, or nested"),
+    "attributes": (Reduced(torch.nn.ModuleList, state=nested()), "attributes are a tuple"),
+    "numpy type": (Reduced(np.dtype, nested()), "a numpy array of type a tuple"),
+    "long name": (Reduced(edm_pickle.EasyDict, "x" * 10**6), "truncated or damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_value_that_doubles_at_each_level_is_neither_printed_nor_walked(kind: str, tmp_path: Path) -> None:
+    value, says = BOMBS[kind]
+    path = save(tmp_path, {"ema": value})
+    with pytest.raises(ValueError, match=says) as caught:
+        edm.load(path)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("opcodes", [b"}%sK\x01s.", b"cbuiltins\nset\n]%sa\x85R.", b"\x8f(%s\x90.", b"(%sK\x01d."])
+def test_a_key_that_doubles_at_each_level_is_not_hashed(opcodes: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "net.pkl"
+    path.write_bytes(b"\x80\x04" + opcodes % pickle.dumps(nested(), 3)[2:-1])
+    refuse(path, "holds a key that is a tuple")
+
+
+LIES = {
+    "bytes": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"x.",
+    "bytearray": b"\x80\x05\x96" + (2**34).to_bytes(8, "little") + b"x.",
+    "text": b"\x80\x04\x8d" + (2**62).to_bytes(8, "little") + b"x.",
+    "long": b"\x80\x03\x8b" + (2**31 - 1).to_bytes(4, "little") + b"x.",
+    "memo": b"\x80\x02Nr" + (2**31 - 1).to_bytes(4, "little") + b".",
+    "instructions": b"\x80\x02)" + b"\x85" * 1_000_001 + b".",
+    "digits": b"\x80\x02L" + b"9" * 3_000_000 + b"L\n.",
+}
+
+
+@pytest.mark.parametrize("kind", LIES)
+def test_no_instruction_takes_more_than_the_file_has(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.pkl"
+    path.write_bytes(LIES[kind])
+    tracemalloc.start()
+    try:
+        refuse(path, "truncated or damaged|no network under|more than 1,000,000 instructions")
+        assert tracemalloc.get_traced_memory()[1] < 2**27
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_tensors_memory_is_no_larger_than_its_bytes(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(torch.arange(4.0)._typed_storage(), buffer, _use_new_zipfile_serialization=False)
+    assert buffer.getvalue().count(b"K\x04N") == 1  # the number of elements
+    lie = buffer.getvalue().replace(b"K\x04N", b"\x8a\x05" + (2**34).to_bytes(5, "little") + b"N")
+    refuse(save(tmp_path, {"ema": Reduced(torch.storage._load_from_bytes, lie)}), "damaged .a tensor of 68719476736")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"num_blocks": 1000}, "num_blocks is 1000 at 1 levels, but the file has"),
+        ({"channel_mult": [1] * 900}, "at 900 levels, but the file has"),
+        ({"num_blocks": -1, "channel_mult": [1] * 900}, "at 900 levels, but the file has"),
+        ({"img_resolution": 2**40}, "img_resolution must be at most 1,048,576"),
+        ({"attn_resolutions": [4, 2**70]}, "attn_resolutions must be at most"),
+        ({"resample_filter": [1] * 2000}, "too many constructor arguments"),
+        ({"model_type": "x" * 10**6}, "model_type must be one of"),
+    ],
+)
+def test_a_network_is_not_built_from_numbers_alone(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+    values = edm_pickle.tensors(CASE)
+    given = {**CASE.arguments, **change}
+    first, *rest = given.items()
+    flat = edm_pickle.module(CASE.name, values, _init_args=(first[1],), _init_kwargs=edm_pickle.EasyDict(rest))
+    path = save(tmp_path, {"ema": flat})
+    with pytest.raises(ValueError, match=says) as caught:
+        edm.load(path)
+    assert len(str(caught.value)) < 700
+    if "resample_filter" not in change:  # the file of safetensors has the same bounds
+        header = json.dumps({"format": "headstart", "version": 1, "family": "edm-network", "class": CASE.name} | {
+            "arguments": given, "key": "ema"
+        })  # fmt: skip
+        save_file(values, tmp_path / "net.safetensors", {"headstart": header})
+        refuse(tmp_path / "net.safetensors", says)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes")])
+def test_running_out_of_memory_is_no_damage(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise error
+
+    path = save(tmp_path, {"ema": edm_pickle.network(CASE)})
+    for place in ("headstart.io.tensor_file.fresh", "headstart.adapters.edm.file.build"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, full)
+            with pytest.raises(MemoryError, match=r"net\.pkl: not enough memory"):
+                edm.load(path)
+    monkeypatch.setattr("headstart.io.bound.available", lambda: 0)
+    path.write_bytes(path.read_bytes() + bytes(2**21))
+    refuse(path, "GiB of memory")

@@ -171,7 +171,7 @@ def test_sample_writes_png_grid_and_npz(place: Path) -> None:
     text = draw(place, "--out", "out", "--n", 7, "--steps", 3, "--seed", 5, "--batch", 3)
     assert "3 network calls a sample" in text
     names = [f"seed5-{index:06d}.png" for index in range(7)]
-    assert files(place / "out") == ["grid.png", "samples.npz", *names]
+    assert files(place / "out") == ["grid.png", "samples.npz", "samples.safetensors", *names]
     with np.load(place / "out" / "samples.npz") as file:
         pixels = file["arr_0"]
     assert pixels.dtype == np.uint8
@@ -205,7 +205,7 @@ def test_classic_start(place: Path) -> None:
     denoiser = f"{(place / 'name').read_text()}:denoise"
     shared = ("sample", "--denoiser", denoiser, "--start", "classic", "--out", "out", "--n", 2)
     call(*shared, "--shape", "1,8,6", "--steps", 4)
-    assert len(files(place / "out")) == 4
+    assert len(files(place / "out")) == 5
     assert "--shape" in call(*shared, code=1)
 
 

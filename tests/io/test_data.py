@@ -271,8 +271,9 @@ def test_png_grid_and_npz_hold_the_same_pixels(tmp_path: Path) -> None:
     assert np.array_equal(grid, tile(COLOUR))
     assert np.array_equal(grid[2:8, 2:9], COLOUR[0])
     assert len(list(out.iterdir())) == 7
-    write_samples(out, COLOUR[:1], seed=4)  # a second run joins the first
-    assert len(list(out.iterdir())) == 8
+    write_samples(out, GREY[..., None], seed=3, offset=10)  # the same run again takes the place of the first
+    assert len(list(out.iterdir())) == 7
+    assert read_dataset(out).images.shape == (5, 1, 6, 7)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
+from headstart.io.bound import ran_out
+from headstart.io.workspace import EXIT, Terminated, terminable
+
 if TYPE_CHECKING:
     import torch
 
@@ -38,7 +41,6 @@ DENOISER = (
     "zoo:fashion, zoo:FILE.safetensors, edm:FILE, diffusers:FOLDER, "
     "or module:attribute of a callable D(x, sigma, **cond)."
 )
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch's allocators say it
 console = Console()
 stderr = Console(stderr=True)
 
@@ -58,19 +60,24 @@ def explain(error: Exception) -> str | None:
         return str(error)
     if type(error).__name__ == "SafetensorError":
         return f"safetensors: {error}"
-    exhausted = isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in OUT_OF_MEMORY)
-    if isinstance(error, MemoryError) or exhausted:
+    if isinstance(error, MemoryError) and str(error):
+        return str(error)  # a reader's, which names the file
+    if ran_out(error):
         return "not enough memory; a smaller --batch or fewer --components need less"
     return None
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """The command with plain endings: exit 1 and one line for a user's error, exit 130 for Ctrl-C."""
+    """The command with plain endings: exit 1 and one line for a user's error, 130 for Ctrl-C, 143 for SIGTERM."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with terminable():
+                return command(*args, **kwargs)
+        except Terminated:
+            say("terminated, nothing half-written")
+            raise typer.Exit(EXIT) from None
         except KeyboardInterrupt:
             say("interrupted, nothing half-written")
             raise typer.Exit(130) from None

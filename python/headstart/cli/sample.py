@@ -136,18 +136,19 @@ def where_broken(
 @guarded
 @spread(SampleRequest)
 def sample(options: SampleRequest) -> None:
-    """Sample images and write one PNG each, grid.png and samples.npz (arr_0: uint8 [N, H, W, C])."""
+    """Sample images and write one PNG each, grid.png, samples.npz (arr_0: uint8 [N, H, W, C]) and the floats."""
     require_folder(options.out)
     require_seed(options.seed)
-    import numpy as np
     import torch
 
-    from headstart.io.output import to_bytes, write_samples
+    from headstart.io.output import clipped_share, require_alone, sample_names, to_bytes, write_samples
     from headstart.io.progress import bars
     from headstart.sampling import sample_info
     from headstart.sampling.finite import NotFinite
     from headstart.solver.plan import load_plan
     from headstart.start.protocol import ConditionalStart
+
+    require_alone(options.out, sample_names(options.n, options.seed))
 
     where, label, sigma = find_device(options.device), options.label, options.sigma
     network, method = find_denoiser(options.denoiser, where), find_solver(options.solver)
@@ -177,10 +178,14 @@ def sample(options: SampleRequest) -> None:
                 x, info = sample_info(network, law, count, **address, **given)
             except NotFinite as fault:
                 raise ValueError(where_broken(network, law, count, fault.samples, address, given)) from None
-            parts.append(to_bytes(x))
+            parts.append(x.cpu())
             seconds, calls = seconds + info.seconds, info.nfe
             progress.advance(task, count)
-    write_samples(options.out, np.concatenate(parts), options.seed)
+    values = torch.cat(parts)
+    write_samples(options.out, to_bytes(values), options.seed, values=values)
+    if share := clipped_share(values):
+        told = "clipped in the pictures; samples.safetensors has them as they are"
+        say(f"{share:.2%} of the values lie outside [-1, 1]: {told}.")
     cost = f"{calls} network calls a sample, {seconds:.1f} s"
-    wrote = f"wrote {options.n} images, grid.png and samples.npz to {options.out}: {cost}"
+    wrote = f"wrote {options.n} images, grid.png, samples.npz and samples.safetensors to {options.out}: {cost}"
     console.print(wrote, markup=False, highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from headstart import ops
 from headstart.fitting.report import FlowReport
 from headstart.fitting.training import Checkpoint, Training, add_noise, digest
+from headstart.io.workspace import terminable
 
 
 class FlowNetwork(nn.Module, ABC):
@@ -139,7 +140,8 @@ def fit_flow(
 
     Everything random is addressed by (seed, epoch, place in the epoch), so that a run resumed from its checkpoint (the
     last whole epoch) takes the same steps as one that was never stopped: the same bits on the CPU. The
-    checkpoint is written each half minute, at the end, and on Ctrl-C or any other failure.
+    checkpoint is written each half minute, at the end, and on Ctrl-C, SIGTERM or any other failure; a disk that is full
+    costs the checkpoint, with a warning, and not the run.
 
     Args:
         network: on the device of the points.
@@ -160,16 +162,17 @@ def fit_flow(
     if state is not None:
         run.restore(state)
     began = time.perf_counter() - run.log["seconds"]
-    try:
-        while run.log["epoch"] < training.epochs and not run.stalled():
-            train = learn(run, kept, sigma)
-            found = evaluate(run, heldout) if len(heldout.x) else None
-            run.note(train, found)
-            run.log["seconds"] = time.perf_counter() - began
-            checkpoint.keep(run.state())
-            tick(train if found is None else found)
-    finally:
-        checkpoint.write()
+    with terminable():
+        try:
+            while run.log["epoch"] < training.epochs and not run.stalled():
+                train = learn(run, kept, sigma)
+                found = evaluate(run, heldout) if len(heldout.x) else None
+                run.note(train, found)
+                run.log["seconds"] = time.perf_counter() - began
+                checkpoint.keep(run.state())
+                tick(train if found is None else found)
+        finally:
+            checkpoint.write()
     run.load(run.best)
     return run.report(len(kept.x), len(heldout.x))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import pickle
 import time
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.io import output
+from headstart.io.bound import brief, expand
+from headstart.io.tensor_file import read_tensors
 
 
 @runtime_checkable
@@ -129,7 +131,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | Path | None, run: dict[str, Any]) -> None:
-        self.path, self.run = None if path is None else Path(path), run
+        self.path, self.run = None if path is None else expand(path), run
         self.state: dict[str, Any] | None = None
         self.written = time.monotonic()
 
@@ -138,15 +140,15 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return None
         try:
-            held = torch.load(self.path, map_location=device, weights_only=True)
+            held = read_tensors(self.path)
             if held["format"] != FORMAT:
-                raise ValueError(held["format"])
-            run, state = held["run"], held["state"]
-        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+                raise ValueError(brief(held["format"]))
+            run, state = dict(held["run"]), copy(held["state"], device)
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"fit: checkpoint {self.path} is damaged or no training run of headstart") from error
         for name, value in self.run.items():
             if run.get(name) != value:
-                there = f"{name} is {run.get(name)!r} there, {value!r} here"
+                there = f"{name} is {brief(run.get(name))} there, {brief(value)} here"
                 raise ValueError(
                     f"fit: checkpoint {self.path} belongs to another run: {there}; remove it to start anew"
                 )
@@ -161,21 +163,31 @@ class Checkpoint:
             self.write()
 
     def write(self) -> None:
-        """Writes the state held."""
+        """Writes the state held; where it cannot, warns, and leaves the file that was there.
+
+        Warns:
+            RuntimeWarning: the disk is full, or the folder is gone: a run of days must not end for its checkpoint.
+        """
         if self.path is None or self.state is None:
             return
         content = {"format": FORMAT, "run": self.run, "state": self.state}
-        output.write(self.path, lambda temporary: torch.save(content, temporary))
+        try:
+            output.write(self.path, lambda temporary: torch.save(content, temporary))
+        except (OSError, RuntimeError) as error:  # torch's writer says it with a RuntimeError
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else brief(error, 200)
+            left = "the one before stays" if self.path.exists() else "there is none"
+            text = f"fit: checkpoint {self.path} could not be written ({reason}); {left}, and training goes on"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
         self.written = time.monotonic()
 
 
-def copy(value: Any) -> Any:
-    """Nested dictionaries and lists with every tensor cloned."""
+def copy(value: Any, device: torch.device | None = None) -> Any:
+    """Nested dictionaries and lists with every tensor cloned, onto the device where one is given."""
     if isinstance(value, Tensor):
-        return value.detach().clone()
+        return value.detach().clone() if device is None else value.to(device)
     if isinstance(value, dict):
-        return {key: copy(item) for key, item in value.items()}
-    return [copy(item) for item in value] if isinstance(value, list) else value
+        return {key: copy(item, device) for key, item in value.items()}
+    return [copy(item, device) for item in value] if isinstance(value, list) else value
 
 
 def digest(data: Tensor | None) -> int:

@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headstart.io.dataset import DataError, Dataset
+    from headstart.io.bound import DataError
+    from headstart.io.dataset import Dataset
     from headstart.io.source import read_classes, read_dataset, read_idx, stream
 
 __all__ = ["DataError", "Dataset", "read_classes", "read_dataset", "read_idx", "stream"]
@@ -19,5 +20,5 @@ __all__ = ["DataError", "Dataset", "read_classes", "read_dataset", "read_idx", "
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    place = "dataset" if name in ("DataError", "Dataset") else "source"
+    place = {"DataError": "bound", "Dataset": "dataset"}.get(name, "source")
     return getattr(importlib.import_module(f"{__name__}.{place}"), name)

@@ -13,13 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.io.bound import DataError, brief
+
 CHANNELS = (1, 3, 4)
 IMAGE_NAMES = ("images", "train_images", "data", "x", "x_train", "arr_0")
 LABEL_NAMES = ("labels", "train_labels", "label", "targets", "y", "y_train", "arr_1")
-
-
-class DataError(ValueError):
-    """A data set that cannot be read; the message is one sentence that names the file."""
 
 
 class Dataset(NamedTuple):
@@ -74,8 +72,10 @@ def to_samples(array: np.ndarray | Tensor, name: str, channels_first: bool = Fal
     shape = list(array.shape)
     if dtype not in ("uint8", "float16", "float32", "float64", "bfloat16"):
         raise DataError(f"{name}: data must be uint8 or floating, got {dtype} {shape}")
-    if x is None:
-        x = torch.from_numpy(np.ascontiguousarray(array).copy())
+    if isinstance(x, Tensor) and (x.layout != torch.strided or x.is_meta or x.is_quantized):
+        raise DataError(f"{name}: data must be plain dense tensors, got {x.layout} {shape} on {x.device}")
+    if x is None:  # readers own what they pass: only an array that cannot be written to is copied
+        x = torch.from_numpy(np.require(array, requirements=["C", "W"]))
     if len(shape) < 2 or math.prod(shape) == 0:
         raise DataError(f"{name}: data must be [N, *shape] with at least one sample, got {dtype} {shape}")
     if dtype != "uint8":
@@ -113,7 +113,7 @@ def from_arrays(arrays: Mapping[Any, np.ndarray | Tensor], name: str, channels_f
     if key is None and len(arrays) == 1:
         key = next(iter(arrays))
     if key is None:
-        found = ", ".join(map(str, arrays)) or "none"
+        found = ", ".join(brief(key).strip("'") for key, _ in zip(arrays, range(20), strict=False)) or "none"
         raise DataError(f"{name}: needs an array named {' or '.join(IMAGE_NAMES)}, got {found}")
     x = to_samples(arrays[key], f"{name} ({key})" if len(arrays) > 1 else name, channels_first)
     label_key = next((label for label in LABEL_NAMES if label in arrays and label != key), None)

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headstart.io.dataset import DataError, Dataset, to_samples
+from headstart.io.array_file import TO_FLOAT
+from headstart.io.bound import DataError, require_memory
+from headstart.io.dataset import Dataset, to_samples
 from headstart.io.member import Archive, Folder, Members, describe
 from headstart.io.progress import track
 
@@ -27,6 +29,7 @@ def batches(members: Members, batch: int) -> Iterator[Dataset]:
         DataError: a member that cannot be read, or of another size, number of channels or type than the first.
     """
     first = members[0]
+    require_memory(min(batch, len(members)) * first.size * (first.itemsize + TO_FLOAT), members.place.path)
     for begin in range(0, len(members), batch):
         end = min(begin + batch, len(members))
         held = np.empty((end - begin, *first.shape), dtype=first.dtype)
@@ -58,6 +61,7 @@ def read_members(members: Members, batch: int = 256, progress: bool = False) -> 
         DataError: as `batches`.
     """
     images, done = None, 0
+    require_memory(len(members) * members[0].size * TO_FLOAT, members.place.path)
     with track("reading", -(-len(members) // batch), progress) as advance:
         for part in batches(members, batch):
             if images is None:

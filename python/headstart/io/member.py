@@ -13,10 +13,8 @@ Reading one image file.
 from __future__ import annotations
 
 import io
-import json
 import warnings
 import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -25,11 +23,23 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from headstart import ops
-from headstart.io.dataset import DataError
+from headstart.io.array_file import BROKEN, read_npy
+from headstart.io.bound import (
+    MAX_TEXT_BYTES,
+    DataError,
+    brief,
+    open_regular,
+    parse_json,
+    read_stream,
+    size_of,
+    special_kind,
+)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
 COLOURS = {1: "grayscale", 3: "RGB", 4: "RGBA"}
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # by content; others run programs of the system
+MAX_BYTES = 2**28  # of one image or latent, packed or not
 
 
 def read_image(file: BinaryIO, name: str, size: int | None = None) -> np.ndarray:
@@ -46,7 +56,10 @@ def read_image(file: BinaryIO, name: str, size: int | None = None) -> np.ndarray
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file) as opened:
+            with Image.open(file, formats=FORMATS) as opened:
+                width, height = opened.size
+                if width * height * max(3, len(opened.getbands())) > MAX_BYTES:
+                    raise DataError(f"{name}: {width:,} x {height:,} pixels take more than {MAX_BYTES:,} bytes")
                 image = ImageOps.exif_transpose(opened)
                 mode = "RGBA" if image.mode == "P" and "transparency" in image.info else MODES.get(image.mode)
                 if mode is None:
@@ -56,8 +69,8 @@ def read_image(file: BinaryIO, name: str, size: int | None = None) -> np.ndarray
         raise
     except UnidentifiedImageError:
         raise DataError(f"{name}: not a readable image (no known format)") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: not a readable image ({str(error).split(chr(10))[0]})") from None
+    except (*BROKEN, OSError, SyntaxError, ValueError, TypeError, KeyError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name}: not a readable image ({brief(error)})") from None
     if size is not None:
         image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     pixels = np.asarray(image)
@@ -74,7 +87,6 @@ def describe(sample: np.ndarray) -> str:
 
 META = "dataset.json"
 MOMENTS = "mean-std"  # in a member's name: an encoder's mean and standard deviation
-MOST_BYTES = 2**28  # of one member
 
 
 class Place(Protocol):
@@ -102,11 +114,19 @@ class Folder:
         self.path = path
 
     def names(self) -> list[str]:
-        inside = (path.relative_to(self.path) for path in self.path.rglob("*"))
-        return [place.as_posix() for place in inside if not any(part.startswith(".") for part in place.parts)]
+        inside = ((path.relative_to(self.path), path) for path in self.path.rglob("*"))
+        shown = ((place, path) for place, path in inside if not any(part.startswith(".") for part in place.parts))
+        return [place.as_posix() for place, path in shown if not path.is_dir()]
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+        path, most = self.path / name, most_bytes(name)
+        try:
+            with open_regular(path) as file:
+                if size_of(file) > most:
+                    raise DataError(f"{path}: holds {size_of(file):,} bytes, at most {most:,} are read")
+                return read_stream(file, most, path)
+        except FileNotFoundError:
+            raise DataError(f"{path}: a link to nothing") from None
 
 
 class Archive:
@@ -118,21 +138,31 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if (special := special_kind(path)) is not None:
+            raise DataError(f"{path}: is {special}; only regular files are read")
         try:
             self.file = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, EOFError, ValueError) as error:
-            raise DataError(f"{path}: not a readable zip file, or cut short ({error})") from None
+        except (ValueError, *BROKEN) as error:
+            raise DataError(f"{path}: not a readable zip file, or cut short ({brief(error)})") from None
 
     def names(self) -> list[str]:
         return [name for name in self.file.namelist() if not name.endswith("/") and "__MACOSX/" not in name]
 
     def read(self, name: str) -> bytes:
+        shown, most = f"{self.path}/{name}", most_bytes(name)
         try:
-            if self.file.getinfo(name).file_size > MOST_BYTES and name != META:
-                raise DataError(f"{self.path}/{name}: larger than {MOST_BYTES} bytes, no image or latent")
-            return self.file.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-            raise DataError(f"{self.path}/{name}: damaged, encrypted or cut short ({error})") from None
+            info = self.file.getinfo(name)
+            if info.file_size > most:
+                raise DataError(f"{shown}: holds {info.file_size:,} bytes, at most {most:,} are read")
+            with self.file.open(info) as stream:
+                return read_stream(stream, most, shown)
+        except BROKEN as error:
+            raise DataError(f"{shown}: damaged, encrypted or cut short ({brief(error)})") from None
+
+
+def most_bytes(name: str) -> int:
+    """The bytes that are read of a member."""
+    return MAX_TEXT_BYTES if name == META else MAX_BYTES
 
 
 class Members:
@@ -194,11 +224,7 @@ class Members:
         content = self.place.read(name)
         if not name.lower().endswith(".npy"):
             return read_image(io.BytesIO(content), shown, self.size)
-        try:
-            array = np.load(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, EOFError, OSError, TypeError, AttributeError) as error:
-            reason = "pickled objects are refused" if "pickle" in str(error).lower() else "not a readable npy file"
-            raise DataError(f"{shown}: {reason}") from None
+        array = read_npy(io.BytesIO(content), len(content), shown)
         if array.ndim < 3 or array.dtype.kind not in "fu" or (array.dtype.kind == "u" and array.dtype != np.uint8):
             raise DataError(f"{shown}: must be uint8 or floating [C, h, w], got {array.dtype} {list(array.shape)}")
         array = array.reshape(-1, *array.shape[-2:])
@@ -224,11 +250,13 @@ class Members:
                 return None, ()
             return [classes.index(top) for top in tops if top is not None], tuple(classes)
         shown = f"{self.place.path}/{META}"
+        raw = self.place.read(META)
         try:
-            listed = json.loads(self.place.read(META))["labels"]
-            known = None if listed is None else {str(name): to_label(label) for name, label in listed}
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(f'{shown}: must hold {{"labels": [["name", number], ...]}} or null ({error!r})') from None
+            listed = parse_json(raw, META)["labels"]
+            known = None if listed is None else {as_name(name): to_label(label) for name, label in listed}
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {brief(error)}"
+            raise DataError(f'{shown}: must hold {{"labels": [["name", number], ...]}} or null ({reason})') from None
         if known is None:
             return None, ()
         absent = next((name for name in names if name not in known), None)
@@ -241,6 +269,13 @@ def to_label(value: object) -> int:
     """The class of an entry of `dataset.json`: a number, or a vector with a single 1."""
     if isinstance(value, list) and value.count(1) == 1 and value.count(0) == len(value) - 1:
         return value.index(1)
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"a label is a number from 0 on, got {value}")
+    if not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"a label is a number from 0 on, got {brief(value)}")
+    return value
+
+
+def as_name(value: object) -> str:
+    """The name in an entry of `dataset.json`."""
+    if not isinstance(value, str):
+        raise ValueError(f"a name is a text, got {brief(value)}")
     return value

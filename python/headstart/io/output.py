@@ -1,14 +1,12 @@
 """Writing results: every file and folder appears whole or not at all.
 
-A file is written under a temporary name in its own folder, flushed to the disk and renamed; a failure on the way (full
-disk, Ctrl-C) removes the temporary file and leaves whatever was there before.
+A file is written in a workspace, a folder of its own beside the target, flushed to the disk and renamed; a failure on
+the way (full disk, Ctrl-C) removes the workspace and leaves whatever was there before.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,36 +14,52 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import save_file
+
+from headstart.io.bound import DataError, expand
+from headstart.io.member import SUFFIXES, Folder
+from headstart.io.workspace import blank, is_stream, make_folders, pour, workspace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def write(path: Path, save: Callable[[Path], object]) -> None:
+def write(path: str | bytes | os.PathLike[Any], save: Callable[[Path], object]) -> None:
     """Calls `save(temporary)` and renames `temporary` to `path`; on any failure `path` stays as it was.
 
+    A link stays a link: what it points to is replaced. Into a pipe or device the whole content is poured once it is
+    complete. Several threads and processes may write one path: each writes a whole file, the last one stays.
+
     Args:
-        path: file to appear; its folder is made where missing.
+        path: file to appear; its folder is made where missing; `~` is the home folder.
         save: writes the whole content to the path it is given, which keeps the suffix of `path`.
 
     Raises:
+        IsADirectoryError: `path` is a folder.
         OSError: the folder cannot be made or written to, or the disk is full; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
+    path = expand(path)
+    if path.is_dir():
+        raise IsADirectoryError(21, "is a folder; a file is written", str(path))
+    if is_stream(path):
+        pour(path, save)
+        return
+    target = Path(os.path.realpath(path))
+    before = target.stat().st_mode if target.exists() else None  # a name that is too long fails here
+    make_folders(target.parent)
+    with workspace(target.parent, path) as folder:
+        temporary = folder / f"new{target.suffix}"
+        mode = blank(temporary) if before is None else before
         save(temporary)
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
-        temporary.chmod(0o666 & ~current_umask())  # some libraries make private files
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        temporary.chmod(mode & 0o777)  # some libraries make private files
+        os.replace(temporary, target)
 
 
 @contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` whose files move into `out` when the block ends without an error.
+def staged(out: str | os.PathLike[Any]) -> Iterator[Path]:
+    """A temporary folder whose files move into `out` when the block ends without an error.
 
     The files of one run appear together: after a failure `out` holds what it held before (and does not exist where it
     did not). Files of the same name are replaced, others stay.
@@ -53,22 +67,20 @@ def staged(out: Path) -> Iterator[Path]:
     Raises:
         OSError: `out` is not a folder, or cannot be made or written to.
     """
+    out = expand(out)
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(20, "is a file, not a folder", str(out))
+    out = Path(os.path.realpath(out))
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out if out.exists() else out.parent))
-        try:
-            yield folder
+        make_folders(out.parent)
+        with workspace(out if out.exists() else out.parent, out) as folder:
+            (folder / "new").mkdir()
+            yield folder / "new"
             if out.exists():
-                for path in sorted(folder.iterdir()):
-                    os.replace(path, out / path.name)
+                move_all(folder / "new", out, folder)
             else:
-                folder.chmod(0o777 & ~current_umask())
-                folder.rename(out)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+                (folder / "new").rename(out)
     except BaseException:
         for folder in missing:  # innermost first; rmdir refuses a folder with anything in it
             if folder.is_dir() and not any(folder.iterdir()):
@@ -76,11 +88,33 @@ def staged(out: Path) -> Iterator[Path]:
         raise
 
 
-def current_umask() -> int:
-    """The process's file mode mask (results are ordinary files and folders, not private)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def move_all(new: Path, out: Path, folder: Path) -> None:
+    """Moves the files of `new` into `out`, all or none: what they replace waits in `folder` until all are there.
+
+    Raises:
+        OSError: one cannot be moved; its message says so where files of both runs are left in `out`.
+    """
+    old = folder / "old"
+    old.mkdir()
+    moved: list[str] = []
+    try:
+        for name in sorted(path.name for path in new.iterdir()):
+            moved.append(name)
+            if os.path.lexists(out / name):
+                if (out / name).is_dir():
+                    raise IsADirectoryError(21, "is a folder; a file is written", str(out / name))
+                os.rename(out / name, old / name)
+            os.rename(new / name, out / name)
+    except BaseException:
+        try:
+            for name in reversed(moved):
+                if not (new / name).exists():
+                    os.rename(out / name, new / name)
+                if os.path.lexists(old / name):
+                    os.rename(old / name, out / name)
+        except OSError as error:
+            raise OSError(error.errno, "now holds files of this run and of the one before", str(out)) from error
+        raise
 
 
 def to_bytes(images: Tensor) -> np.ndarray:
@@ -139,7 +173,48 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write(path, save)
 
 
-def write_samples(out: Path, pixels: np.ndarray, seed: int, offset: int = 0, names: Sequence[str] = ()) -> list[Path]:
+FLOATS = "samples.safetensors"
+READ = (*SUFFIXES, ".npy")  # of files that are samples wherever a folder is read
+COMPANIONS = ("samples.npz", FLOATS, "dataset.json")
+
+
+def sample_names(n: int, seed: int, offset: int = 0) -> list[str]:
+    """File names, without suffix, of samples `offset .. offset + n - 1` of a seed."""
+    return [f"seed{seed}-{offset + index:06d}" for index in range(n)]
+
+
+def require_alone(out: Path, names: Sequence[str]) -> None:
+    """Refuses a folder in which a run's samples would lie beside others, and be read as one set with them.
+
+    Args:
+        out: folder, which may not exist.
+        names: of the run's samples, without suffix.
+
+    Raises:
+        DataError: it holds images, arrays or labels that the run would not replace.
+    """
+    out = expand(out)
+    if not out.is_dir():
+        return
+    own = {*(f"{name}.png" for name in names), "grid.png", "samples.npz", FLOATS}
+    others = [
+        name
+        for name in sorted(Folder(out).names())
+        if name not in own and (Path(name).suffix.lower() in READ or Path(name).name in COMPANIONS)
+    ]
+    if others:
+        more = f" and {len(others) - 1} more" if others[1:] else ""
+        raise DataError(f"{out}: holds samples of another run ({others[0]}{more}); remove them, or name another folder")
+
+
+def clipped_share(x: Tensor) -> float:
+    """Share of the values outside [-1, 1] by more than half a grey level: a picture cannot hold them."""
+    return float((x.abs() > 1 + 1 / 255).double().mean())
+
+
+def write_samples(
+    out: Path, pixels: np.ndarray, seed: int, offset: int = 0, names: Sequence[str] = (), values: Tensor | None = None
+) -> list[Path]:
     """One run's files in folder `out`: a PNG a sample, `grid.png`, and `samples.npz` with `arr_0`.
 
     Args:
@@ -147,11 +222,24 @@ def write_samples(out: Path, pixels: np.ndarray, seed: int, offset: int = 0, nam
         pixels: uint8 [N, H, W, C].
         seed, offset: name sample i `seed{seed}-{offset + i:06d}.png`.
         names: file names without suffix, in place of the above.
+        values: the samples before they were clipped and rounded, [N, C, H, W], for `samples.safetensors`; None: no
+            such file.
+
+    Raises:
+        DataError: the folder holds samples of another run.
+        OSError: as `staged`.
     """
-    names = names or [f"seed{seed}-{offset + index:06d}" for index in range(len(pixels))]
+    out, names = expand(out), names or sample_names(len(pixels), seed, offset)
+    require_alone(out, names)
     with staged(out) as folder:
         for name, image in zip(names, pixels, strict=True):
             picture(image).save(folder / f"{name}.png")
         picture(tile(pixels)).save(folder / "grid.png")
         write_npz(folder / "samples.npz", {"arr_0": pixels})
-    return [out / f"{name}.png" for name in names] + [out / "grid.png", out / "samples.npz"]
+        if values is not None:
+            tensors = {"images": values.detach().float().cpu().contiguous()}
+            write(folder / FLOATS, lambda temporary: save_file(tensors, temporary))
+        elif (out / FLOATS).exists():
+            raise DataError(f"{out}: holds {FLOATS} of another run; remove it, or name another folder")
+    found = [f"{name}.png" for name in names] + ["grid.png", "samples.npz"] + ([] if values is None else [FLOATS])
+    return [out / name for name in found]

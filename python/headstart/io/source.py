@@ -1,50 +1,74 @@
-"""Reading npy, npz, pt and safetensors files, and whatever else a data set comes as, by its name.
-
-Reading idx files, the format of MNIST.
-"""
+"""Reading a data set by its name, whatever it comes as; and idx files, the format of MNIST."""
 
 from __future__ import annotations
 
 import gzip
-import json
 import math
-import pickle
 import struct
-import warnings
-import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from headstart.io.dataset import DataError, Dataset, from_arrays, to_labels, to_samples
+from headstart.io.array_file import TO_FLOAT, brief_shape, read_npy_file, read_npz_file
+from headstart.io.bound import (
+    MAX_TEXT_BYTES,
+    DataError,
+    brief,
+    expand,
+    memory_for,
+    open_regular,
+    parse_json,
+    read_bytes,
+    require_memory,
+    size_of,
+)
+from headstart.io.dataset import Dataset, from_arrays, to_labels, to_samples
 from headstart.io.folder import batches, open_members, read_members
+from headstart.io.tensor_file import read_safetensors_file, read_tensors
+
+MAX_SIDES = 8  # of an idx array
 
 
 def read_idx(path: Path) -> np.ndarray:
     """Array of unsigned bytes from an idx file (the format of MNIST), gzipped or not.
 
     Raises:
-        DataError: not an idx file of unsigned bytes, or one that is cut short.
+        DataError: not an idx file of unsigned bytes, one that is cut short, or one larger than the memory.
     """
-    raw = path.read_bytes()
-    try:
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: damaged or cut short gzip file ({error})") from None
-    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[3] == 0:
+    with memory_for(path), open_regular(path) as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not packed:
+            return unpack_idx(file, size_of(file), path)
+        try:
+            with gzip.GzipFile(fileobj=file) as stream:
+                return unpack_idx(stream, None, path)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(f"{path}: damaged or cut short gzip file ({brief(error)})") from None
+
+
+def unpack_idx(file: Any, size: int | None, path: Path) -> np.ndarray:
+    """The array of an open idx file of `size` bytes, None where they are not known before they are read."""
+    head = file.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[3] == 0:
         raise DataError(f"{path}: not an idx file")
-    if raw[2] != 8:
-        raise DataError(f"{path}: idx type must be 0x08 (unsigned bytes), got {raw[2]:#04x}")
-    start = 4 + 4 * raw[3]
-    shape = struct.unpack(f">{raw[3]}I", raw[4:start]) if len(raw) >= start else ()
-    if not shape or len(raw) - start != math.prod(shape):
-        raise DataError(f"{path}: cut short or damaged: idx shape {list(shape)} does not match {len(raw)} bytes")
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
+    if head[2] != 8:
+        raise DataError(f"{path}: idx type must be 0x08 (unsigned bytes), got {head[2]:#04x}")
+    sides = file.read(4 * head[3])
+    shape = struct.unpack(f">{head[3]}I", sides) if len(sides) == 4 * head[3] else ()
+    count, start = math.prod(shape), 4 + 4 * head[3]
+    wrong = f"{path}: cut short or damaged: idx shape {brief_shape(shape)} does not match"
+    if not shape or len(shape) > MAX_SIDES or (size is not None and size - start != count):
+        raise DataError(f"{wrong} {size or start} bytes")
+    require_memory((2 + TO_FLOAT) * count, path)
+    content = file.read(count + 1) if size is None else file.read(count)
+    if len(content) != count:
+        raise DataError(f"{wrong} {start + len(content)} bytes")
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()
 
 
 def read_idx_pair(path: Path) -> Dataset:
@@ -60,32 +84,9 @@ START = "headstart"  # metadata of a start's file
 SOURCES = "a folder or zip file of images, .npy, .npz, .pt, .safetensors or idx file, or zoo:fashion"
 
 
-def read_numpy(path: Path) -> Dataset:
-    """Data set from an npy or npz file; pickled objects are refused."""
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return from_arrays({key: file[key] for key in file.files}, str(path))
-        return from_arrays({"array": np.load(path, mmap_mode="r", allow_pickle=False)}, str(path))
-    except DataError:
-        raise
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
-        pickled = "pickle" in str(error) or "object" in str(error).lower()
-        reason = "pickled objects are refused" if pickled else f"not a readable {path.suffix} file, or cut short"
-        raise DataError(f"{path}: {reason}") from None
-
-
 def read_torch(path: Path) -> Dataset:
     """Data set from a pt file: a tensor, a dict of tensors or (samples, labels); pickled objects are refused."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the error says it all
-            held = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = "pickled objects are refused" if "Weights only" in str(error) else "not a readable .pt file"
-        raise DataError(f"{path}: {reason}; only plain tensors are read") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        raise DataError(f"{path}: not a readable .pt file, or cut short") from None
+    held = read_tensors(path)
     if isinstance(held, (tuple, list)) and len(held) == 2:
         held = {"images": held[0], "labels": held[1]}
     arrays = {"array": held} if isinstance(held, Tensor) else held
@@ -96,20 +97,19 @@ def read_torch(path: Path) -> Dataset:
 
 def read_safetensors(path: Path) -> Dataset:
     """Data set from a safetensors file of samples, and labels where there are any."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            if START in (file.metadata() or {}):
-                raise DataError(f"{path}: holds a start, not samples; `headstart sample` makes samples from it")
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise DataError(f"{path}: not a readable .safetensors file, or cut short ({error})") from None
+    with memory_for(path):
+        metadata, arrays = read_safetensors_file(path)
+    if START in metadata:
+        raise DataError(f"{path}: holds a start, not samples; `headstart sample` makes samples from it")
     return from_arrays(arrays, str(path), channels_first=True)
 
 
 def read_file(path: Path) -> Dataset:
     """Data set from a file of arrays, by its suffix."""
-    if path.suffix in (".npy", ".npz"):
-        return read_numpy(path)
+    if path.suffix == ".npy":
+        return from_arrays({"array": read_npy_file(path)}, str(path))
+    if path.suffix == ".npz":
+        return from_arrays(read_npz_file(path), str(path))
     if path.suffix in (".pt", ".pth"):
         return read_torch(path)
     if path.suffix == ".safetensors":
@@ -145,9 +145,10 @@ def read_dataset(
             raise
         except ValueError as error:
             raise DataError(str(error)) from None
-    path = Path(source)
+    path = expand(source)
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
+        dangling = "a link to nothing" if path.is_symlink() else "no such file or folder"
+        raise DataError(f"{path}: {dangling}")
     if path.is_dir() or path.suffix == ".zip":
         return read_members(open_members(path, size, classes, latent_seed), progress=progress)
     if size is not None:
@@ -167,7 +168,7 @@ def stream(
     Raises:
         DataError: as `read_dataset`, when its place is reached.
     """
-    path = Path(source)
+    path = expand(source)
     if path.is_dir() or (path.suffix == ".zip" and path.exists()):
         yield from batches(open_members(path, size, classes), batch)
         return
@@ -184,11 +185,17 @@ def read_classes(text: str) -> tuple[int, ...]:
         DataError: neither.
     """
     try:
-        listed = json.loads(Path(text).read_bytes()) if text.endswith(".json") else [int(p) for p in text.split(",")]
+        if text.endswith(".json"):
+            listed = parse_json(read_bytes(expand(text), MAX_TEXT_BYTES), text)
+        else:
+            listed = [int(part) for part in text.split(",")]
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"{text}: {error.strerror}") from None
     except ValueError:
-        raise DataError(f"{text}: classes must be numbers with commas, or a JSON file with a list of them") from None
+        shown = text if len(text) < 200 else f"{text[:200]}..."
+        raise DataError(f"{shown}: classes must be numbers with commas, or a JSON file with a list of them") from None
     if not isinstance(listed, list) or not listed or any(type(one) is not int or one < 0 for one in listed):
         raise DataError(f"{text}: classes must be a list of numbers from 0 on, not empty")
     return tuple(listed)

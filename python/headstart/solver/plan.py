@@ -13,12 +13,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from headstart.io.bound import DataError, brief, expand, parse_json, read_bytes
 from headstart.io.output import write
 from headstart.solver.row import Row, calls
 
 FORMAT, VERSION = "headstart-plan", 2
 SIGMA_MAX = 80.0  # of the classic start
 MAX_BYTES = 2**24
+MAX_SIGMA = 1e18  # in a file: its square is a number
 MAX_PREDICTIONS = 8  # predictions that a row reads
 PEERS = ("json", "diffusers", "k-diffusion")
 
@@ -138,7 +140,7 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write a JSON text file, whole or not at all; `headstart.load_plan` reads it."""
-        write(Path(path), lambda temporary: temporary.write_text(self._text()))
+        write(path, lambda temporary: temporary.write_text(self._text()))
 
     def export(self, to: str = "json") -> dict[str, Any] | str:
         """The table as numbers that other tools can run.
@@ -189,28 +191,27 @@ def load_plan(path: str | Path) -> Plan:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, foreign, or of a later version.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"load_plan: there is no file {path}")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"load_plan: {path} is not a plan: {path.stat().st_size} bytes")
+    path = expand(path)
     try:
-        text = json.loads(path.read_bytes().decode())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"load_plan: {path} is truncated or no JSON text ({error})") from error
+        text = parse_json(read_bytes(path, MAX_BYTES), path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"load_plan: there is no file {path}") from None
+    except DataError as error:
+        raise ValueError(f"load_plan: {error}") from error
     if not isinstance(text, dict) or text.get("format") != FORMAT or not isinstance(text.get("version"), int):
         raise ValueError(f"load_plan: {path} is not a plan that headstart saved")
     if text["version"] > VERSION:
-        raise ValueError(
-            f"load_plan: {path} has version {text['version']}, this headstart reads up to {VERSION}: upgrade headstart"
-        )
+        reads = f"this headstart reads up to {VERSION}"
+        raise ValueError(f"load_plan: {path} has version {brief(text['version'])}, {reads}: upgrade headstart")
     try:
         rows = tuple(read_row(row) for row in text["rows"])
         errors = float(text["expected_error"]), float(text["classic_error"])
+        if text["ghost"] is not None and not 0 < text["ghost"] < MAX_SIGMA:
+            raise ValueError(f"ghost must be a noise level below {MAX_SIGMA:g}, got {brief(text['ghost'])}")
         made_for = None if text.get("made_for") is None else MadeFor.read(text["made_for"])
         return Plan(tuple(text["nodes"]), rows, text["ghost"], *errors, dict(text["provenance"]), made_for)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"load_plan: {path} is damaged: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(f"load_plan: {path} is damaged: {brief(error, 300)}") from error
 
 
 def read_row(fields: Mapping[str, Any]) -> Row:

@@ -8,11 +8,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from headstart.io import output
+from headstart.io.bound import DataError, brief, expand, parse_json
+from headstart.io.tensor_file import read_safetensors_file
 
 FORMAT, VERSION = "headstart", 1
 
@@ -31,7 +33,7 @@ def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) 
     text = json.dumps({"format": FORMAT, "version": VERSION, **header})
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
-        output.write(Path(path), lambda temporary: save_file(tensors, temporary, {FORMAT: text}))
+        output.write(path, lambda temporary: save_file(tensors, temporary, {FORMAT: text}))
     except SafetensorError as error:  # the library keeps the system's error as text
         code = re.search(r"os error (\d+)", str(error))
         if code is None:
@@ -44,23 +46,24 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, foreign, or of a later version.
+        ValueError: the file is truncated, foreign, of a later version, or larger than the memory.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"load: there is no file {path}")
+    path = expand(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"load: {path} is truncated or no safetensors file ({error})") from error
+        metadata, tensors = read_safetensors_file(path)
+        header = parse_json(metadata.get(FORMAT, "null"), path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"load: there is no file {path}") from None
+    except DataError as error:
+        raise ValueError(f"load: {error}") from error
     try:
-        header = json.loads(metadata[FORMAT])
         version = int(header["version"])
         if header["format"] != FORMAT or version < 1:
-            raise ValueError(f"format {header['format']!r}, version {version}")
+            raise ValueError(f"format {brief(header['format'])}, version {brief(version)}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"load: {path} is a safetensors file, but not one that headstart saved") from error
     if version > VERSION:
-        raise ValueError(f"load: {path} has version {version}, this headstart reads up to {VERSION}: upgrade headstart")
+        raise ValueError(
+            f"load: {path} has version {brief(version)}, this headstart reads up to {VERSION}: upgrade headstart"
+        )
     return header, tensors

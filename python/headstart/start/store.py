@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from headstart.io.bound import brief, memory_for
 from headstart.start.family import Mixture
 from headstart.start.file import read
 from headstart.start.flow import Flow
@@ -27,9 +28,10 @@ def load(path: str | Path) -> Mixture | Flow | TarFlow:
     """
     header, tensors = read(path)
     family = header.get("family")
-    if family not in FAMILIES:
-        raise ValueError(f"load: {path} holds the family {family!r}, known are {sorted(FAMILIES)}")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise ValueError(f"load: {path} holds the family {brief(family)}, known are {sorted(FAMILIES)}")
     try:
-        return FAMILIES[family].from_file(header, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"load: {path} is damaged: {error}") from error
+        with memory_for(path):
+            return FAMILIES[family].from_file(header, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(f"load: {path} is damaged: {brief(error, 300)}") from error

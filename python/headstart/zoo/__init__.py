@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from headstart import ops
@@ -50,25 +50,43 @@ def denoiser(name: str = "fashion", device: str | torch.device = "cpu") -> EDM:
     """
     if not name.endswith(".safetensors"):
         return read(locate(name, ".safetensors"), device)
-    if not Path(name).is_file():
+    path = Path(name).expanduser()
+    if not path.exists():
         raise FileNotFoundError(2, "no such file", name)
-    return read(Path(name), device)
+    if not path.is_file():
+        raise ValueError(f"zoo: {path}: is a folder, pipe or device; only regular files are read")
+    return read(path, device)
 
 
 def read(path: Path, device: str | torch.device = "cpu") -> EDM:
-    """The denoiser of a file that `bench/zoo/train.py` wrote, see `denoiser`."""
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata() or {}
-        if header.get("format") != "headstart-zoo":
-            raise ValueError(f"zoo: {path.name} must have format headstart-zoo, got {header.get('format')!r}")
-        weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    config = json.loads(header["network"])
-    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
-        network, side = UNet(**config), int(header.get("side", 28))
-    network.load_state_dict(weights)
+    """The denoiser of a file that `bench/zoo/train.py` wrote, see `denoiser`.
+
+    Raises:
+        ValueError: the file is damaged or of another format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"zoo: {path} is truncated or no safetensors file ({str(error)[:200]})") from None
+    if header.get("format") != "headstart-zoo":
+        raise ValueError(f"zoo: {path.name} must have format headstart-zoo, got {str(header.get('format'))[:100]!r}")
+    try:
+        config = json.loads(header["network"])
+        side, sigma_data = int(header.get("side", 28)), float(header["sigma_data"])
+        blocks = len(config["widths"]) * config["depth"]
+        if blocks > len(weights):  # each has several; said before as many are made
+            raise ValueError(f"{len(config['widths'])} levels of {config['depth']} blocks, {len(weights)} tensors")
+        with torch.device("meta"):
+            network = UNet(**config)
+        network.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        reason = " ".join(str(error)[:300].split())
+        raise ValueError(f"zoo: {path} is damaged or of another version: {reason}") from None
     network = network.to(ops.check.require_device("zoo", device)).eval().requires_grad_(False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return EDM(network, float(header["sigma_data"]), shape=(config["channels"], side, side))
+    return EDM(network, sigma_data, shape=(config["channels"], side, side))
 
 
 def images(name: str = "fashion", split: str = "train") -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from headstart.adapters.edm.precondition import Precondition
 from headstart.adapters.edm.song import DhariwalUNet, SongUNet
 from headstart.adapters.edm.unet import MagnitudeUNet
 from headstart.adapters.edm.unpickle import Record, read
+from headstart.io.bound import brief, expand, memory_for, open_regular, require_memory
 from headstart.start import file
 
 COMMON = ("img_resolution", "img_channels", "label_dim", "use_fp16")
@@ -155,7 +156,8 @@ def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtyp
     dtype = torch.float32 if dtype is None else dtype
     if dtype not in TYPES:
         raise TypeError(f"load: dtype must be float32, float16 or bfloat16, got {dtype}")
-    return made(Path(path), contents(Path(path)), dtype).to(device)
+    path = expand(path)
+    return made(path, contents(path), dtype).to(device)
 
 
 def convert(source: str | Path, target: str | Path) -> None:
@@ -165,8 +167,9 @@ def convert(source: str | Path, target: str | Path) -> None:
         FileNotFoundError, ValueError: as `load`.
         OSError: `target` cannot be written.
     """
-    found = contents(Path(source))
-    made(Path(source), found, torch.float32)
+    source = expand(source)
+    found = contents(source)
+    made(source, found, torch.float32)
     header = {"family": FAMILY, "class": found.name, "arguments": found.arguments, "key": KEY}
     file.write(target, header, found.tensors)
 
@@ -178,9 +181,11 @@ def made(path: Path, found: Contents, dtype: torch.dtype) -> Network:
         ValueError: arguments and tensors do not make one.
     """
     try:
-        return build(found.name, found.arguments, found.tensors, dtype)
+        require_bounds(found.arguments, found.tensors)
+        with memory_for(path):
+            return build(found.name, found.arguments, found.tensors, dtype)
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-        raise ValueError(f"load: {path} is damaged or of another version: {error}") from None
+        raise ValueError(f"load: {path} is damaged or of another version: {brief(error, 300)}") from None
 
 
 def contents(path: Path) -> Contents:
@@ -189,10 +194,11 @@ def contents(path: Path) -> Contents:
     Raises:
         FileNotFoundError, ValueError: as `load`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(2, "no such file", str(path))
-    with path.open("rb") as handle:
-        head = handle.read(9)
+    try:
+        with open_regular(path) as handle:
+            head = handle.read(9)
+    except FileNotFoundError:
+        raise FileNotFoundError(2, "no such file", str(path)) from None
     if head[8:] == b"{":
         return from_safetensors(path)
     if head[:1] == b"\x80":
@@ -204,42 +210,92 @@ def contents(path: Path) -> Contents:
 def from_safetensors(path: Path) -> Contents:
     header, tensors = file.read(path)
     if header.get("family") != FAMILY:
-        raise ValueError(f"load: {path} holds the family {header.get('family')!r}, not {FAMILY!r}")
+        raise ValueError(f"load: {path} holds the family {brief(header.get('family'))}, not {FAMILY!r}")
     arguments = header.get("arguments")
-    if not isinstance(arguments, dict) or header.get("class") not in CLASSES:
-        raise ValueError(f"load: {path} holds a network of class {header.get('class')!r}, known are {sorted(CLASSES)}")
-    return Contents(header["class"], arguments, tensors)
+    name = header.get("class")
+    if not isinstance(arguments, dict) or not isinstance(name, str) or name not in CLASSES:
+        raise ValueError(f"load: {path} holds a network of class {brief(name)}, known are {sorted(CLASSES)}")
+    try:
+        return Contents(name, plain(arguments), tensors)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"load: {path} is damaged: {error}") from None
 
 
 def from_pickle(path: Path) -> Contents:
     whole = read(path)
     found = whole.get(KEY) if isinstance(whole, dict) else whole
     if not isinstance(found, Record):
-        held = f"keys {sorted(map(str, whole))}" if isinstance(whole, dict) else f"a {type(whole).__name__}"
+        held = f"keys [{', '.join(map(brief, [*whole][:20]))}]" if isinstance(whole, dict) else brief(whole)
         raise ValueError(f"load: {path} holds no network under {KEY!r}, but {held}")
     if found.name not in CLASSES:
-        raise ValueError(f"load: {path} holds a network of class {found.name!r}, known are {sorted(CLASSES)}")
+        raise ValueError(f"load: {path} holds a network of class {brief(found.name)}, known are {sorted(CLASSES)}")
     try:
         positional, named = found.state["_init_args"], found.state["_init_kwargs"]
         order = CLASSES[found.name].order
         if len(positional) > len(order):
             raise ValueError(f"{len(positional)} positional arguments")
         arguments = plain({**dict(zip(order, positional, strict=False)), **named})
-        tensors = dict(tensors_of(found, ""))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"load: {path} is damaged: {type(error).__name__} {error}") from None
+        tensors = dict(tensors_of(found, "", Budget(MAX_MODULES, "modules")))
+        require_memory(sum(4 * value.numel() for value in tensors.values()), path)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"load: {path} is damaged: {type(error).__name__} {brief(error, 300)}") from None
     return Contents(found.name, arguments, tensors)
 
 
-def tensors_of(record: Record, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of a module and its children, by the names that torch gives them."""
+MAX_MODULES, MAX_VALUES, MAX_DEPTH = 50_000, 1_000, 50  # of a network; of its constructor's arguments; of both
+MAX_NUMBER = 2**20  # among a constructor's integers, ImageNet's 1000 classes being the largest in use
+
+
+class Budget:
+    """What is left of a number of things: a file may hold one thing in a thousand places, at each of fifty levels."""
+
+    def __init__(self, most: int, things: str) -> None:
+        self.left, self.things = most, things
+
+    def take(self, depth: int) -> None:
+        """One more thing.
+
+        Raises:
+            ValueError: none are left, or it lies too deep.
+        """
+        self.left -= 1
+        if self.left < 0 or depth > MAX_DEPTH:
+            raise ValueError(f"too many {self.things}, or nested more than {MAX_DEPTH} deep")
+
+
+def require_bounds(arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuses arguments of a network that could not have the file's tensors, before that network is made.
+
+    Raises:
+        ValueError: a number above `MAX_NUMBER`, or more blocks than the file has tensors.
+    """
+    pending = [*arguments.items()]
+    while pending:
+        name, value = pending.pop()
+        pending += [(name, item) for item in value] if isinstance(value, list) else []
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise ValueError(f"{name} must be at most {MAX_NUMBER:,}, got {brief(value)}")
+    levels, blocks = arguments.get("channel_mult", ()), arguments.get("num_blocks", 1)
+    depth = max(len(levels), 1) if isinstance(levels, list) else 1
+    if isinstance(blocks, int) and max(blocks, 1) * depth > len(tensors):
+        raise ValueError(f"num_blocks is {blocks} at {depth} levels, but the file has {len(tensors)} tensors")
+
+
+def tensors_of(record: Record, prefix: str, budget: Budget, depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of a module and its children, by the names that torch gives them.
+
+    Raises:
+        ValueError: too many modules, or nested too deep.
+    """
+    budget.take(depth)
     for kind in ("_parameters", "_buffers"):
         for name, value in table(record, kind).items():
+            budget.take(depth)
             if isinstance(value, Tensor):
                 yield f"{prefix}{name}", value
     for name, child in table(record, "_modules").items():
         if isinstance(child, Record):
-            yield from tensors_of(child, f"{prefix}{name}.")
+            yield from tensors_of(child, f"{prefix}{name}.", budget, depth + 1)
 
 
 def table(record: Record, kind: str) -> Mapping[str, Any]:
@@ -249,16 +305,19 @@ def table(record: Record, kind: str) -> Mapping[str, Any]:
     return value
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, budget: Budget | None = None, depth: int = 0) -> Any:
     """Constructor arguments as JSON values.
 
     Raises:
         TypeError: an argument is neither a number, text, None nor a list or dictionary of those.
+        ValueError: too many of them, or nested too deep.
     """
+    budget = Budget(MAX_VALUES, "constructor arguments") if budget is None else budget
+    budget.take(depth)
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, budget, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
+        return {str(name): plain(item, budget, depth + 1) for name, item in value.items()}
     raise TypeError(f"a constructor argument is a {type(value).__name__}")

@@ -8,26 +8,22 @@ an inert stand-in of ours, the source text is dropped, and any other name is ref
 from __future__ import annotations
 
 import io
-import pickle
 import re
-from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from headstart.io import tensor_file
+from headstart.io.bound import brief, expand, memory_for, open_regular, ran_out, require_memory, size_of
+from headstart.io.pickled import BoundedFile, Call, Machine, RefusedPickle, StandIn, element_set, ordered
 
 PERSISTENCE = 6  # the version of the format that both projects write
 NUMBER = re.compile(r"[fiu][1248]|b1")
+WHY = "which no EDM network needs"
 
 
-class Refused(ValueError):
-    """A file that asks for what no network file needs."""
-
-
-class Record:
+class Record(StandIn):
     """An object of the file: the name of its class, and its attributes. Nothing of its class is run."""
 
     def __init__(self, name: str = "container", state: Any = None) -> None:
@@ -36,7 +32,7 @@ class Record:
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
-            raise Refused(f"holds an object whose attributes are a {type(state).__name__}")
+            raise RefusedPickle(f"holds an object whose attributes are {brief(state)}")
         self.state = state
 
 
@@ -47,27 +43,30 @@ class Container(Record):
         super().__init__()
 
 
-class Entries(dict):
+class Entries(dict, StandIn):
     """A dictionary that in the file has attribute access; here it has none."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def __setstate__(self, state: Any) -> None:
-        raise Refused("holds a dictionary with attributes")
+        raise RefusedPickle("holds a dictionary with attributes")
 
 
-class NumberType:
+class NumberType(StandIn):
     """A numpy type; numbers only."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or not NUMBER.fullmatch(code):
-            raise Refused(f"holds a numpy array of type {code!r}; numbers are read")
+            raise RefusedPickle(f"holds a numpy array of type {brief(code)}; numbers are read")
         self.dtype = np.dtype(f"<{code}")
 
     def __setstate__(self, state: Any) -> None:
         if state[1] not in ("<", "|"):
-            raise Refused(f"holds numpy numbers of byte order {state[1]!r}")
+            raise RefusedPickle(f"holds numpy numbers of byte order {brief(state[1])}")
 
 
-class Array:
+class Array(StandIn):
     """A numpy array of numbers."""
 
     def __setstate__(self, state: Any) -> None:
@@ -80,38 +79,23 @@ class Array:
         return self
 
 
-class Call:
-    """A function that a file may name; a file can neither look into it nor change it."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def __call__(self, *args: Any) -> Any:
-        return self.function(*args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise Refused("gives attributes to a function")
-
-
 def module(meta: Any) -> Record:
     """A module of theirs, from its class name and attributes; its source text is not looked at."""
-    if meta["type"] != "class" or meta["version"] > PERSISTENCE:
-        raise Refused(f"holds a {meta['type']!r} of format {meta['version']}; version {PERSISTENCE} is read")
-    return Record(str(meta["class_name"]), meta["state"])
+    name, kind, version = meta["class_name"], meta["type"], meta["version"]
+    if kind != "class" or not isinstance(version, int) or version > PERSISTENCE:
+        raise RefusedPickle(f"holds {brief(kind)} of format {brief(version)}; version {PERSISTENCE} is read")
+    if not isinstance(name, str):
+        raise RefusedPickle(f"holds an object whose class is {brief(name)}")
+    return Record(name, meta["state"])
 
 
-def storage(data: bytes) -> Tensor:
-    """The numbers of a tensor's memory, `[n]`."""
+def storage(data: bytes) -> Any:
+    """The numbers of a tensor's memory, `[n]`: an older file of torch.save by itself."""
     with io.BytesIO(data) as buffer:
-        found = torch.load(buffer, map_location="cpu", weights_only=True)
-    if not isinstance(found, torch.storage.TypedStorage):
-        raise Refused(f"holds a {type(found).__name__} in place of a tensor's memory")
-    return torch.empty(0, dtype=found.dtype).set_(found._untyped_storage)
-
-
-def tensor(flat: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    """A view of memory `flat` `[n]`; torch refuses one that leaves it."""
-    return flat.as_strided(size, stride, offset)
+        found = tensor_file.read_old(buffer, len(data), tensor_file.NAMES)
+    if not isinstance(found, tensor_file.Memory):
+        raise RefusedPickle(f"holds {brief(found)} in place of a tensor's memory")
+    return found
 
 
 def scalar(kind: NumberType, data: bytes) -> Any:
@@ -120,12 +104,12 @@ def scalar(kind: NumberType, data: bytes) -> Any:
 
 
 NAMES: dict[str, Any] = {
-    "collections.OrderedDict": OrderedDict,
-    "builtins.set": set,
+    "collections.OrderedDict": Call(ordered),
+    "builtins.set": Call(element_set),
     "dnnlib.util.EasyDict": Entries,
     "torch_utils.persistence._reconstruct_persistent_obj": Call(module),
     "torch.storage._load_from_bytes": Call(storage),
-    "torch._utils._rebuild_tensor_v2": Call(tensor),
+    "torch._utils._rebuild_tensor_v2": Call(tensor_file.view),
     "torch._utils._rebuild_parameter": Call(lambda data, *_: data),
     "torch.nn.modules.container.ModuleDict": Container,
     "torch.nn.modules.container.ModuleList": Container,
@@ -137,30 +121,25 @@ NAMES: dict[str, Any] = {
 }
 
 
-class Reader(pickle.Unpickler):
-    """An unpickler that knows the names above and no others."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}".replace("numpy._core.", "numpy.core.", 1)
-        if full not in NAMES:
-            raise Refused(f"asks for {module}.{name}, which no EDM network needs; nothing of the file was run")
-        return NAMES[full]
-
-
 def read(path: Path) -> Any:
     """What the pickle at `path` holds, with `Record`s for objects.
 
     Raises:
         ValueError: the file is truncated or damaged, or asks for anything but tensors, numbers, names and containers.
+        MemoryError: it takes more memory than there is.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    path = expand(path)
+    with memory_for(path), open_regular(path) as file:
+        size = size_of(file)
+        require_memory(size, path)
         try:
-            return Reader(file).load()
-        except Refused as error:
+            return Machine(NAMES, None, WHY).load(BoundedFile(file, size))
+        except RefusedPickle as error:
             raise ValueError(f"load: {path} {error}") from None
-        except OSError:
+        except (OSError, MemoryError):
             raise
         except Exception as error:  # whatever a damaged pickle makes of the values it holds
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ValueError(f"load: {path} is truncated or damaged ({reason})") from error
+            if ran_out(error):
+                raise
+            raise ValueError(f"load: {path} is truncated or damaged ({brief(error, 200)})") from error
