@@ -95,7 +95,7 @@ CASES = [(1, 0, 1), (1, 1, 37), (2, 2, 37), (3, 1, 1), (5, 0, 37), (5, 5, 3), (8
 
 @pytest.mark.parametrize("dtype", STATES)
 @pytest.mark.parametrize(("columns", "rank", "k"), CASES)
-def test_mixture_small(library: ctypes.CDLL, columns: int, rank: int, k: int, dtype: torch.dtype) -> None:
+def test_mixture_thread_and_warp(library: ctypes.CDLL, columns: int, rank: int, k: int, dtype: torch.dtype) -> None:
     law = components(k, columns, rank, dtype)
     for rows in [*ROWS, 131] if columns <= 5 else [1, 19]:
         draw = generator(rows)
@@ -108,7 +108,7 @@ def test_mixture_small(library: ctypes.CDLL, columns: int, rank: int, k: int, dt
 
 @pytest.mark.parametrize("dtype", STATES)
 @pytest.mark.parametrize(("columns", "rank", "k"), [(1, 1, 37), (5, 2, 9), (17, 17, 3), (784, 0, 3), (784, 3, 2)])
-def test_mixture_large(library: ctypes.CDLL, columns: int, rank: int, k: int, dtype: torch.dtype) -> None:
+def test_mixture_block(library: ctypes.CDLL, columns: int, rank: int, k: int, dtype: torch.dtype) -> None:
     law = components(k, columns, rank, dtype)
     for rows in [0, 3] if columns > 17 else ROWS:
         draw = generator(rows)
