@@ -15,7 +15,7 @@ from torch import Tensor
 
 import headstart as hs
 from conftest import random_components
-from headstart.sampling.finite import NotFinite
+from headstart.sampling.edge import NotFinite
 from headstart.solver import Solver
 from headstart.zoo.classifier import classifier
 

@@ -366,3 +366,17 @@ def test_labels_of_every_form(labels):
     assert torch.equal(points.sample(4, labels=labels), Empirical(data, wanted).at(1.0).sample(4, labels=wanted))
     with pytest.raises(ValueError, match=r"labels must be integers \[4\]"):
         law.at(1.0).sample(4, labels=wanted > 0)
+
+
+@pytest.mark.parametrize("sigma", ["3", b"3", True, None, torch.tensor(1 + 1j), torch.ones(2)])
+def test_a_noise_level_is_a_number(sigma):
+    with pytest.raises(TypeError, match="at: sigma must be a number"):
+        mixture().at(sigma)
+
+
+def test_weights_and_degrees_of_freedom_are_real():
+    made = random_components("rank2", 3, 5, dtype=torch.float32)
+    with pytest.raises(ValueError, match="GaussianMixture: weight must be real"):
+        GaussianMixture(made, torch.ones(3) + 2j, (5,))
+    with pytest.raises(ValueError, match="StudentTMixture: df must be real"):
+        StudentTMixture(made, torch.ones(3), (5,), df=torch.full((3,), 5 + 1j))

@@ -119,7 +119,7 @@ def where_broken(
     The batch is drawn again, which its address makes the same, up to that call.
     """
     from headstart.sampling import sample as draw
-    from headstart.sampling.finite import Watched
+    from headstart.sampling.edge import Watched
 
     first = address["offset"] + samples[0]
     named = f"sample: {len(samples)} of {count} samples are not finite, the first is {first} of seed {address['seed']}"
@@ -144,7 +144,7 @@ def sample(options: SampleRequest) -> None:
     from headstart.io.output import clipped_share, require_alone, sample_names, to_bytes, write_samples
     from headstart.io.progress import bars
     from headstart.sampling import sample_info
-    from headstart.sampling.finite import NotFinite
+    from headstart.sampling.edge import NotFinite
     from headstart.solver.plan import load_plan
     from headstart.start.protocol import ConditionalStart
 

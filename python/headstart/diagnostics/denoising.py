@@ -20,8 +20,7 @@ from headstart.io.progress import track
 from headstart.metrics.check import require_count, require_seed
 from headstart.ops.array import tensor_of
 from headstart.ops.check import describe
-from headstart.sampling.condition import part_of, settle
-from headstart.sampling.edge import check_denoiser
+from headstart.sampling.edge import check_denoiser, part_of, settle
 from headstart.sampling.request import labels_of
 from headstart.solver.grid import log_uniform
 from headstart.start.check import check_sigma

@@ -17,7 +17,7 @@ from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned, predict
 from headstart.planning.flow import MIN_SIGMA, ReducedFlow
 from headstart.sampling import sample
-from headstart.sampling.condition import part_of
+from headstart.sampling.edge import part_of
 from headstart.solver import DPMpp2M
 from headstart.solver.grid import log_uniform
 from headstart.solver.plan import SIGMA_MAX, Plan

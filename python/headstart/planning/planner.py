@@ -33,8 +33,7 @@ from headstart.planning.table import (
     draw_trajectories,
     rank_grids,
 )
-from headstart.sampling.condition import part_of, settle
-from headstart.sampling.edge import check_denoiser, check_start
+from headstart.sampling.edge import check_denoiser, check_start, part_of, settle
 from headstart.solver.plan import SIGMA_MAX, MadeFor, Plan
 from headstart.start import GaussianMixture, MixtureStart
 

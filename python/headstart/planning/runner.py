@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.sampling.condition import part_of, settle
+from headstart.sampling.edge import part_of, settle
 from headstart.sampling.loop import Descent, Origin, evaluations
 from headstart.sampling.request import initial_state, labels_of
 from headstart.solver.row import Row

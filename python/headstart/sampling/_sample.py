@@ -14,9 +14,7 @@ from torch import Tensor
 from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.io.progress import track
-from headstart.sampling.condition import on, part_of, settle
-from headstart.sampling.edge import check_denoiser, check_solver
-from headstart.sampling.finite import warn_unless_finite
+from headstart.sampling.edge import check_denoiser, check_solver, on, part_of, settle, warn_unless_finite
 from headstart.sampling.loop import Descent, Origin, evaluations
 from headstart.sampling.request import (
     initial_history,

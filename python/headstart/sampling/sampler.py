@@ -16,9 +16,7 @@ from torch import Tensor
 from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.io.keyword import gather
-from headstart.sampling.condition import settle
-from headstart.sampling.edge import check_denoiser
-from headstart.sampling.finite import broken, sound, warn_unless_finite
+from headstart.sampling.edge import broken, check_denoiser, settle, sound, warn_unless_finite
 from headstart.sampling.loop import Descent, Origin, evaluations
 from headstart.sampling.request import initial_history, initial_state, require_sizes, require_state, resolve_rows
 from headstart.solver import DPMpp2M, Solver

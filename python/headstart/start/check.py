@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,6 +72,9 @@ def check_points(name: str, x: object, shape: tuple[int, ...]) -> Tensor:
 
 def check_sigma(name: str, sigma: float | Tensor, positive: bool = False) -> float:
     """A noise level as a float, finite and at least (or above) 0."""
+    number = isinstance(sigma, Real) or (isinstance(sigma, Tensor | np.ndarray) and math.prod(sigma.shape) == 1)
+    if not number or isinstance(sigma, bool) or (isinstance(sigma, Tensor) and (sigma.is_complex() or sigma.is_meta)):
+        raise TypeError(f"{name}: sigma must be a number, got {sigma if isinstance(sigma, str) else describe(sigma)!r}")
     value = float(sigma)
     if not math.isfinite(value) or value < 0 or (positive and value == 0):
         raise ValueError(f"{name}: sigma must be finite and {'above' if positive else 'at least'} 0, got {value}")
@@ -146,6 +151,8 @@ def check_axes(family: str, axes: Tensor | None, spread: Tensor | None) -> None:
 
 def check_weight(family: str, name: str, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Weights as float64, rows scaled to sum to 1 (as they are if they do; rows of zeros stay)."""
+    if not isinstance(weight, Tensor) or weight.is_complex():
+        raise ValueError(f"{family}: {name} must be real {list(shape)}, got {describe(weight)}")
     weight = weight.double()
     sound = tuple(weight.shape) == shape and bool(weight.isfinite().all()) and bool((weight >= 0).all())
     if not sound or not bool(weight.sum() > 0):

@@ -68,6 +68,8 @@ class StudentTMixture(Mixture):
         df: Tensor,
     ) -> None:
         super().__init__(components, weight, shape, class_weight, report)
+        if df.is_complex():
+            raise ValueError(f"StudentTMixture: df must be real [{len(self.weight)}], got {describe(df)}")
         self.df = df.double()
         sound = (self.df >= MIN_DF) & (self.df <= MAX_DF)
         if self.df.shape != self.weight.shape or not bool(sound.all()):
