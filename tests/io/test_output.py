@@ -76,7 +76,7 @@ def test_into_a_pipe_the_whole_content_is_poured(tmp_path: Path, linked: bool) -
     path.symlink_to(pipe)
     law = hs.fit(torch.randn(60, 2), components=1, max_iter=2)
     law.save(tmp_path / "file.safetensors")
-    with pytest.raises(OSError, match=r"pipe|link") as caught:  # nobody reads: an error, and no waiting for ever
+    with pytest.raises(OSError, match="that nobody reads") as caught:  # an error, and no waiting for ever
         law.save(path if linked else pipe)
     assert caught.value.errno == errno.ENXIO
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)

@@ -29,6 +29,11 @@ STRANGE: dict[str, Any] = {
     "long error": lambda text: text.__setitem__("expected_error", 10**400),
     "many nodes": lambda text: text.__setitem__("nodes", [float(i) for i in range(100_000)]),
     "text": lambda text: text.__setitem__("nodes", "x" * 100_000),
+    "text for a choice": lambda text: text["rows"][0].__setitem__("commit", "x"),
+    "text for a number": lambda text: text["rows"][0].__setitem__("analytic", "x"),
+    "truth for a number": lambda text: text["rows"][0].__setitem__("a", True),
+    "overflow": lambda text: text["rows"][1].__setitem__("b", [1e300]),
+    "no number": lambda text: text["rows"][0].__setitem__("told", float("nan")),
     "long version": lambda text: text.__setitem__("version", 10**400),
 }
 

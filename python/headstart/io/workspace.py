@@ -9,6 +9,7 @@ SIGTERM as an exception, so that a scheduler's stop saves what Ctrl-C saves and 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -148,7 +149,11 @@ def pour(path: Path, save: Callable[[Path], object]) -> None:
     """
     with workspace(Path(tempfile.gettempdir()), path) as folder:
         # A pipe that nobody reads fails here, before the work, in place of waiting for ever.
-        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            reason = "is a pipe or socket that nobody reads" if error.errno == errno.ENXIO else error.strerror
+            raise OSError(error.errno, reason, str(path)) from None
         os.set_blocking(descriptor, True)
         try:
             with os.fdopen(descriptor, "wb") as sink:

@@ -20,7 +20,7 @@ from headstart.solver.row import Row, calls
 FORMAT, VERSION = "headstart-plan", 2
 SIGMA_MAX = 80.0  # of the classic start
 MAX_BYTES = 2**24
-MAX_SIGMA = 1e18  # in a file: its square is a number
+MAX_SIGMA = 1e18  # of levels and coefficients in a file: the square is a number
 MAX_PREDICTIONS = 8  # predictions that a row reads
 PEERS = ("json", "diffusers", "k-diffusion")
 
@@ -198,7 +198,7 @@ def load_plan(path: str | Path) -> Plan:
         raise FileNotFoundError(f"load_plan: there is no file {path}") from None
     except DataError as error:
         raise ValueError(f"load_plan: {error}") from error
-    if not isinstance(text, dict) or text.get("format") != FORMAT or not isinstance(text.get("version"), int):
+    if not isinstance(text, dict) or text.get("format") != FORMAT or type(text.get("version")) is not int:
         raise ValueError(f"load_plan: {path} is not a plan that headstart saved")
     if text["version"] > VERSION:
         reads = f"this headstart reads up to {VERSION}"
@@ -215,6 +215,17 @@ def load_plan(path: str | Path) -> Plan:
 
 
 def read_row(fields: Mapping[str, Any]) -> Row:
-    """A row of a file, whose lists are tuples again."""
+    """A row of a file, whose lists are tuples again.
+
+    Raises:
+        ValueError, TypeError, KeyError: a field is missing, of another kind, or a number whose use would overflow.
+    """
     lists = {name: tuple(fields[name]) for name in ("b", "states") if name in fields}
+    for name, value in fields.items():
+        if name == "commit" and not isinstance(value, bool):
+            raise ValueError(f"commit must be true or false, got {brief(value)}")
+        for number in lists.get(name, (value,)) if name != "commit" else ():
+            numeric = isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < MAX_SIGMA
+            if not numeric and number is not None:
+                raise ValueError(f"{name} must be of numbers below {MAX_SIGMA:g}, got {brief(number)}")
     return Row(**{**fields, **lists})

@@ -6,7 +6,6 @@ A saved network of diffusers and its scheduler, read from a folder: nothing is d
 from __future__ import annotations
 
 import inspect
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from headstart.adapters.diffusers.schedule import Schedule, schedule_of
 from headstart.denoiser import Preconditioning, denoise
+from headstart.io.bound import MAX_TEXT_BYTES, DataError, brief, parse_json, read_bytes
 
 ADDED = ("text_embeds", "time_ids", "image_embeds")  # what a text-conditioned U-Net takes in one dict
 
@@ -222,10 +222,11 @@ def class_of(config: Path, kind: str) -> Any:
     except ImportError:
         raise ImportError('reading a diffusers folder needs diffusers: pip install "headstart[diffusers]"') from None
     try:
-        name = json.loads(config.read_text()).get("_class_name")
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError):
-        raise ValueError(f"{config}: must be a configuration in JSON") from None
+        name = parse_json(read_bytes(config, MAX_TEXT_BYTES), config).get("_class_name")
+    except (DataError, AttributeError) as error:
+        reason = f" ({error})" if isinstance(error, DataError) else ""
+        raise ValueError(f"{config}: must be a configuration in JSON{reason}") from None
     found = getattr(diffusers, name, None) if isinstance(name, str) else None
     if not (isinstance(found, type) and issubclass(found, getattr(diffusers, kind))):
-        raise ValueError(f"{config}: _class_name must be a {kind} of diffusers, got {name!r}")
+        raise ValueError(f"{config}: _class_name must be a {kind} of diffusers, got {brief(name)}")
     return found
