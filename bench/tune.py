@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from headstart.zoo.train import FOLDER
+from bench.zoo.train import FOLDER
 from torch import Tensor
 
 import headstart as hs

@@ -1,4 +1,4 @@
-"""What every public entry asks of a start, a denoiser and a solver, with the one line that a first mistake needs."""
+"""Checks of a start, a denoiser and a solver at every public entry, with the one line that a first mistake needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came out: samples that are not finite are never handed over without a word.
+"""The check of results: samples that are not finite are never handed over without a word.
 
 One rule: `sample` and `integrate` look once, at the end, and warn with `NotFinite`, which names the samples; the others
 are as good as ever, so nothing is thrown away. `warnings.simplefilter("error", NotFinite)` makes it an error. A
