@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from headstart.zoo.train import FOLDER
 from torch import Tensor
 
 import headstart as hs
 from bench.zoo import real_images
+from bench.zoo.train import FOLDER
 from headstart.io.output import write
 from headstart.metrics import Lite0Features, frechet_distance, sliced_wasserstein, statistics
 from headstart.solver.plan import Plan

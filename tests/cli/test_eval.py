@@ -102,7 +102,7 @@ def test_floors_come_from_the_training_set_where_data_has_no_more() -> None:
     [
         (lambda: evaluate(normal(4, 2), normal(5, 2)), "equally many, got 4 and 5; n = 4 takes"),
         (lambda: evaluate(normal(4, 2), normal(5, 2), n=5), "n must be at most the number of samples 4, got 5"),
-        (lambda: evaluate(normal(9, 2), normal(5, 2), n=7), "n must be from 2 to 5, got 7"),
+        (lambda: evaluate(normal(9, 2), normal(5, 2), n=7), "n must be an integer from 2 to 5, got 7"),
         (
             lambda: evaluate(normal(4, 2), normal(4, 3)),
             r"samples must be .* \[3\] each, like the data, got \[2\]",

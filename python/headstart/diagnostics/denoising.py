@@ -29,7 +29,7 @@ from headstart.start.family import MixtureStart
 from headstart.start.protocol import Start
 
 FAR = 100.0  # the integral's far end, in standard deviations of the data: what lies beyond is about D / FAR^4 nats
-LEAST = 1e-100  # noise level whose inverse square still has room in float64
+MIN_LEVEL = 1e-100  # noise level whose inverse square still has room in float64
 SIGNIFICANT = 3.5  # standard errors by which a denoiser must lose at one of some 40 levels to be called worse
 
 
@@ -82,7 +82,7 @@ class Errors:
     apart: Tensor
 
     def gap(self, exact: bool = False) -> Tensor:
-        """What the network gains on the start `[N, S]`: `mse_q - mse_D`, or `apart` where the denoiser is exact."""
+        """The gain of the network on the start `[N, S]`: `mse_q - mse_D`, or `apart` where the denoiser is exact."""
         return self.apart if exact else self.start - self.denoiser
 
     def integrals(self, exact: bool = False, end: int | None = None) -> Tensor:
@@ -127,8 +127,8 @@ def check_level(op: str, sigma: float, name: str = "sigma") -> float:
         TypeError, ValueError: it is none.
     """
     value = check_sigma(op, sigma, positive=True)
-    if not LEAST <= value <= 1 / LEAST:
-        raise ValueError(f"{op}: {name} must be from {LEAST:g} to {1 / LEAST:g}, got {value:g}")
+    if not MIN_LEVEL <= value <= 1 / MIN_LEVEL:
+        raise ValueError(f"{op}: {name} must be from {MIN_LEVEL:g} to {1 / MIN_LEVEL:g}, got {value:g}")
     return value
 
 

@@ -220,7 +220,7 @@ def horizon(
 
 
 def objection(network: str | None, tail: TailCheck, missed: str | None) -> str | None:
-    """What speaks against a horizon, in a sentence, or None."""
+    """Objections to a horizon in one sentence, or None."""
     light = "light" if tail.observed > tail.expected else "heavy"
     tails = None if tail.passed else (
         f"the start's tails are too {light}: {tail.observed} held-out points among the {tail.share:.2g} most extreme, "

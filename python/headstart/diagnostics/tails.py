@@ -101,7 +101,7 @@ def check_heldout(op: str, start: object, heldout: Tensor, least: int) -> Tensor
 
 
 def described(value: object) -> str:
-    """What was given in place of an object: a class by its name, anything else by its type's."""
+    """Names the value given in place of an object: a class by its name, anything else by its type's."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headstart.planning.target import Pairing, Whitened
 
-LEAST_ERROR = 1e-6  # where float32 leaves nothing to gain
+MIN_ERROR = 1e-6  # where float32 leaves nothing to gain
 SHARE = 0.25  # of the paired ratio in a merit that is of the data
 
 
@@ -29,8 +29,8 @@ class Merit:
     excess: tuple[float, ...]
 
     def value(self, given: Merit) -> float:
-        """What is compared, the lower the better; `given` sets the scale of the distances."""
-        pair = 0.5 * (self.plain / max(given.plain, LEAST_ERROR) + self.minor / max(given.minor, LEAST_ERROR))
+        """The figure that is compared, the lower the better; `given` sets the scale of the distances."""
+        pair = 0.5 * (self.plain / max(given.plain, MIN_ERROR) + self.minor / max(given.minor, MIN_ERROR))
         if not self.excess:
             return pair
         return sum(math.log(max(1.0, one)) for one in self.excess) / len(self.excess) + SHARE * pair
@@ -57,7 +57,7 @@ class Goal:
         return Merit(plain, minor, tuple(r / floor for r, floor in zip(residuals, self.floors, strict=True)))
 
     def objective(self, x: Tensor, fine: Tensor) -> float:
-        """What the steps go down on: the first set of features, or mean distances."""
+        """The loss that the steps go down on: the first set of features, or mean distances."""
         if self.sets:
             return float(self.sets[0].residual(x).square().sum()) / self.floors[0]
         return sum(self.pairing.rms(x - fine))

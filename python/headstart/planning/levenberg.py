@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 STEP = 0.02  # of the finite differences
-MOST = 0.5  # change of an unknown in one step
+MAX_STEP = 0.5  # change of an unknown in one step
 
 
 def damped_step(normal: Tensor, slope: Tensor, u: Tensor, damping: float, ridge: float) -> Tensor:
@@ -24,4 +24,4 @@ def damped_step(normal: Tensor, slope: Tensor, u: Tensor, damping: float, ridge:
     own = normal.diagonal().clamp_min(1e-6 * size)  # an unknown that does nothing stays where it is
     system = normal + torch.diag(damping * own + ridge * size)
     step = torch.linalg.solve(system, -(slope + ridge * size * u))
-    return step.nan_to_num(0.0, 0.0, 0.0).clamp(-MOST, MOST)  # a table that explodes gives no direction
+    return step.nan_to_num(0.0, 0.0, 0.0).clamp(-MAX_STEP, MAX_STEP)  # a table that explodes gives no direction

@@ -72,7 +72,7 @@ class Runner:
         """Where the rows take the first `count` states.
 
         Raises:
-            OverBudget: as said there; nothing was run.
+            OverBudget: the budget does not allow it; nothing was run.
         """
         n = len(latents.x) if count is None else count
         cost = n * evaluations(self.denoiser, rows)

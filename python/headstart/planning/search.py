@@ -21,7 +21,7 @@ DAMPING = {"data": 0.05, "network": 0.01}
 RIDGE = 1e-3
 MIXES = (0.0, 0.1, 1.0)  # shares of the paired residual beside the data's, each in parts of its own floor
 RETRIES = 2
-LEAST_GAIN = 0.03  # of the merit, on the latents that a choice is made on
+MIN_GAIN = 0.03  # of the merit, on the latents that a choice is made on
 
 
 @dataclass
@@ -48,7 +48,7 @@ def search(task: Setup, tables: Sequence[Plan], iterations: int, kind: str) -> t
     given = tables[values.index(min(values))]
     unknowns = Unknowns.of(given, kind == "network")
     scale = task.merit(given, CHOICE)
-    best, least, waited = given, scale.value(scale) - LEAST_GAIN, 0
+    best, least, waited = given, scale.value(scale) - MIN_GAIN, 0
     steps: list[dict[str, Any]] = []
     u, damping = torch.zeros(unknowns.size, dtype=torch.float64), DAMPING[kind]
     try:

@@ -1,4 +1,4 @@
-"""What a plan is tuned towards, as residuals and as figures of merit.
+"""Targets that a plan is tuned towards, as residuals and as figures of merit.
 
 The network's own fine solution: `e = x - x_fine` of each sample from the same latents, as it is and in coordinates
 where minor directions count as much, each sample divided by its rms. The data: for features `y`, whitened on the data,
@@ -20,11 +20,11 @@ from headstart.metrics.features import GradientFeatures
 Features = Callable[[Tensor], Tensor]
 OFF_DIAGONAL = 0.7
 LEADING = 32  # coordinates of each set of features
-LEAST_SPREAD = 0.02  # of the data's scale: what counts as a standard deviation at least
-LEAST_SIDE = 8  # pixels from which a sample of three dimensions is taken for an image
+MIN_SPREAD = 0.02  # of the data's scale: what counts as a standard deviation at least
+MIN_SIDE = 8  # pixels from which a sample of three dimensions is taken for an image
 DRAWS, QUANTILE = 40, 0.9  # groups of data that a floor is taken from, and of their mean squares
 ROWS = 10_000  # data points that moments are taken of, at most
-MOST_WIDE = 1024  # features up to which covariances are taken whole
+MAX_WIDE = 1024  # features up to which covariances are taken whole
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Whitened:
         center = raw.mean(0)
         value, vector = principal(raw - center)
         chosen = list(pick(min(len(value), len(raw) - 1)))
-        least = LEAST_SPREAD**2 * float(value.mean()) + 1e-30
+        least = MIN_SPREAD**2 * float(value.mean()) + 1e-30
         axes = vector[:, chosen] / value[chosen].clamp_min(least).sqrt()
         return cls(features, center, axes, (raw - center) @ axes)
 
@@ -70,10 +70,10 @@ class Whitened:
 
 def principal(centred: Tensor) -> tuple[Tensor, Tensor]:
     """Variances, largest first, and directions `[F, R]` of centred rows `[N, F]`; of some rows where F is large."""
-    if centred.shape[1] <= MOST_WIDE:
+    if centred.shape[1] <= MAX_WIDE:
         value, vector = torch.linalg.eigh(centred.T @ centred / max(len(centred) - 1, 1))
         return value.flip(0).clamp_min(0), vector.flip(1)
-    some = centred[:MOST_WIDE]
+    some = centred[:MAX_WIDE]
     _, value, vector = torch.linalg.svd(some, full_matrices=False)
     return value.square() / max(len(some) - 1, 1), vector.T
 
@@ -107,7 +107,7 @@ def is_image(data: Tensor) -> bool:
 
 def is_raster(x: Tensor) -> bool:
     """Whether samples have a height and a width."""
-    return x.ndim == 4 and min(x.shape[2:]) >= LEAST_SIDE
+    return x.ndim == 4 and min(x.shape[2:]) >= MIN_SIDE
 
 
 def spaced(first: int, last: int, count: int) -> list[int]:
@@ -176,7 +176,7 @@ class Pairing:
         value, vector = principal(flat)
         share = flat.shape[1] / (flat.shape[1] + len(flat))  # few points say little of minor directions
         value = (1 - share) * value + share * scale**2
-        least = (LEAST_SPREAD * scale) ** 2
+        least = (MIN_SPREAD * scale) ** 2
         return cls(1.0, scale * vector / value.clamp_min(least).sqrt())
 
     def split(self, error: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,5 +193,5 @@ class Pairing:
 
 
 def high_pass(x: Tensor) -> Tensor:
-    """What a 3 x 3 average leaves of images `[B, C, H, W]`."""
+    """The remainder that a 3 x 3 average leaves of images `[B, C, H, W]`."""
     return x - functional.avg_pool2d(functional.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)

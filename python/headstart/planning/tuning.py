@@ -31,8 +31,8 @@ from headstart.start.protocol import Start
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-SAMPLES, PAIRED, LEAST = 400, 48, 32  # latents for moments, for distances to fine solutions, at least
-FINE, LEAST_SIGMA = 30, 0.01  # calls of a fine solution, and its last level
+SAMPLES, PAIRED, MIN_SAMPLES = 400, 48, 32  # latents for moments, for distances to fine solutions, at least
+FINE, MIN_SIGMA = 30, 0.01  # calls of a fine solution, and its last level
 LAST = (0.02, 0.05, 0.1, 0.2)  # last levels of the classic tables
 ITERATIONS = {"data": 3, "network": 5}
 
@@ -90,7 +90,8 @@ def tune(
         `kept`: whether it is the given plan.
 
     Raises:
-        ValueError, TypeError: an argument unlike the above, or a budget that is too small, before any network call.
+        ValueError, TypeError: an argument out of its range or of another kind, or a budget that is too small, before
+            any network call.
 
     References: see `planning/levenberg.py`; "Learning to Discretize Denoising Diffusion ODEs" (Tong et al., 2024,
     https://arxiv.org/abs/2405.15506) fits nodes and call levels by backpropagation.
@@ -151,8 +152,8 @@ class Effort:
             if kind == "network":
                 n = paired = min(wanted, settings["budget"] // (whole * calls + few))
             n = min(n, wanted)
-            least = whole * calls * LEAST + few * LEAST
-            if n >= (wanted + 1) // 2 or (iterations == 1 and n >= min(LEAST, wanted)):
+            least = whole * calls * MIN_SAMPLES + few * MIN_SAMPLES
+            if n >= (wanted + 1) // 2 or (iterations == 1 and n >= min(MIN_SAMPLES, wanted)):
                 cost = n * whole * calls + min(paired, n) * few
                 return cls(n, min(paired, n), iterations, cost, whole + 3 + 2 * len(LAST))
         raise ValueError(f"tune: budget must be at least {least:,} network evaluations, got {settings['budget']:,}")
@@ -162,7 +163,7 @@ def check(plan: Any, target: Any, start: Any, seed: int, settings: Mapping[str, 
     """Refuses what cannot be tuned.
 
     Raises:
-        ValueError, TypeError: as said.
+        ValueError, TypeError: an option out of its range, or a plan, target or start of another kind.
     """
     unknown = sorted(set(settings) - set(TuneOptions.__annotations__))
     if unknown:
@@ -172,8 +173,8 @@ def check(plan: Any, target: Any, start: Any, seed: int, settings: Mapping[str, 
     if not isinstance(start, Start):
         raise TypeError(f"tune: start must be at a noise level, such as mixture.at(sigma), got {type(start).__name__}")
     if isinstance(target, Tensor):
-        if tuple(target.shape[1:]) != tuple(start.shape) or len(target) < LEAST or not target.isfinite().all():
-            wanted = f"finite data [N >= {LEAST}, {', '.join(map(str, start.shape))}]"
+        if tuple(target.shape[1:]) != tuple(start.shape) or len(target) < MIN_SAMPLES or not target.isfinite().all():
+            wanted = f"finite data [N >= {MIN_SAMPLES}, {', '.join(map(str, start.shape))}]"
             raise ValueError(f"tune: target must be {wanted}, got {list(target.shape)}")
     elif target != "network":
         raise ValueError(f'tune: target must be "network" or data [N, *shape], got {target!r}')
@@ -213,7 +214,7 @@ def prepare(runner: Runner, target: str | Tensor, size: Effort, features: Featur
     """Three sets of latents, the fine solutions of each, and what to aim at."""
     states = [runner.latents(which, size.n) for which in (TRAIN, CHOICE, HELD)]
     sigma = runner.start.sigma
-    rows = DPMpp2M().rows(karras(sigma, min(LEAST_SIGMA, 0.01 * sigma), FINE).tolist())
+    rows = DPMpp2M().rows(karras(sigma, min(MIN_SIGMA, 0.01 * sigma), FINE).tolist())
     fine = [runner.run(rows, None, one, size.paired) for one in states]
     if isinstance(target, str):
         return Setup(runner, Goal(Pairing.of(fine[TRAIN]), (), ()), states, fine)

@@ -1,4 +1,4 @@
-"""What tuning changes of a plan, as one vector.
+"""The unknowns of tuning, those parts of a plan that it changes, as one vector.
 
 Row i of a plan is `x' = a x + (1 - r) sum_j w_j D_{i-j}`, `r = sigma_{i+1} / sigma_i`, with `D_i` the denoiser at the
 call level `m_i sigma_i`. The unknowns `u` are added to a plan that is given (at `u = 0` it is that plan): logarithms of
@@ -17,7 +17,7 @@ from typing import Any
 from headstart.solver.plan import MAX_PREDICTIONS, Plan
 from headstart.solver.row import Row
 
-MOST_GAP, MOST_LEVEL, LEAST_GAP = 1.5, 0.7, 0.02  # of the unknowns, in size; of a log-gap, at least
+MAX_GAP, MAX_LEVEL, MIN_GAP = 1.5, 0.7, 0.02  # of the unknowns, in size; of a log-gap, at least
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Unknowns:
         """The noise levels, the last 0."""
         levels = [self.plan.nodes[0]]
         for (above, below), change in zip(pairwise(self.plan.nodes[:-1]), u, strict=False):
-            gap = math.log(above / below) * math.exp(max(-MOST_GAP, min(MOST_GAP, change)))
-            levels.append(levels[-1] * math.exp(-max(gap, LEAST_GAP)))
+            gap = math.log(above / below) * math.exp(max(-MAX_GAP, min(MAX_GAP, change)))
+            levels.append(levels[-1] * math.exp(-max(gap, MIN_GAP)))
         return [*levels, 0.0]
 
     def rows(self, u: Sequence[float]) -> tuple[Row, ...]:
@@ -75,7 +75,7 @@ class Unknowns:
                 weight = [w + share * (direction[j] if j < len(direction) else 0.0) for j, w in enumerate(weight)]
             while len(weight) > 1 and weight[-1] == 0:
                 weight.pop()
-            factor = level / sigma * math.exp(max(-MOST_LEVEL, min(MOST_LEVEL, told[i])))
+            factor = level / sigma * math.exp(max(-MAX_LEVEL, min(MAX_LEVEL, told[i])))
             a = row.a * r / before if before else row.a
             at = None if factor == 1 else factor * levels[i]
             rows.append(Row(levels[i], a, tuple((1 - r) * w for w in weight), told=at))

@@ -100,7 +100,7 @@ def check_shape(plan: Plan, start: Start) -> None:
     """Refuses a start of other samples than the plan's.
 
     Raises:
-        ValueError: as said.
+        ValueError: the shapes differ.
     """
     if plan.made_for is not None and tuple(start.shape) != plan.made_for.shape:
         wanted, got = list(plan.made_for.shape), list(start.shape)
@@ -111,7 +111,7 @@ def check_partner(plan: Plan, start: Start) -> None:
     """Refuses another start than the plan was made for; a plan from 80 also takes the classic start there.
 
     Raises:
-        ValueError: as said.
+        ValueError: the start is another.
     """
     known = plan.made_for
     if known is None or (isinstance(start, Classic) and plan.sigma == start.sigma == SIGMA_MAX):

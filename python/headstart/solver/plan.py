@@ -26,7 +26,7 @@ PEERS = ("json", "diffusers", "k-diffusion")
 
 
 class MadeFor(NamedTuple):
-    """What a plan knows of its start.
+    """The start that a plan was made for.
 
     Attributes:
         shape: of one sample.
