@@ -1,7 +1,7 @@
 """Thousands of odd inputs over every public name: no crash, no hang, no NaN from finite input, refusals by name.
 
-`pytest -m fuzz` prints a table; each input is a function of its index and the seed. In the environment `FUZZ_INPUTS` and
-`FUZZ_SEED` give other numbers, and `FUZZ_FOUND` a file for what became of every input.
+`pytest -m fuzz` prints a table; each input is a function of its index and the seed. In the environment `FUZZ_INPUTS`
+and `FUZZ_SEED` give other numbers, and `FUZZ_FOUND` a file for what became of every input.
 """
 
 from __future__ import annotations

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+LARGEST = 1e300  # threshold, in nats
+
+
 @dataclass(frozen=True)
 class InitializationKL:
     """An estimate of `KL(p_T || p_theta)`.
@@ -197,7 +200,7 @@ def horizon(
         raise TypeError(f"horizon: law must be fitted on clean data, such as hs.fit(images), got {described(law)}")
     check_denoiser("horizon", denoiser)
     low, high = check_level("horizon", low, "low"), check_level("horizon", high, "high")
-    if not low < high or not isinstance(threshold, int | float) or not threshold > 0:
+    if not low < high or not isinstance(threshold, int | float) or not 0 < threshold < LARGEST:
         raise ValueError(f"horizon: need low < high and a threshold above 0, got {low}, {high} and {threshold!r}")
     points = check_heldout("horizon", law.at(low), heldout, MIN_POINTS)
     sigmas = ladder("horizon", low, 2 * high, asked, points, denoiser)

@@ -17,6 +17,7 @@ from torch import Tensor
 from headstart.ops.array import tensor_of
 from headstart.ops.check import describe, is_integer
 
+MOST = 2**62  # of a number without a bound of its own: what torch counts with ends a little above
 RANGE_ROWS = 4096  # rows of a look at the range
 SIGNED, LARGER = -0.5, 50.0  # see require_same_range
 
@@ -132,7 +133,7 @@ def require_count(op: str, name: str, value: Any, least: int, most: int | None =
     Raises:
         ValueError: It is none.
     """
-    if not is_integer(value) or value < least or (most is not None and value > most):
+    if not is_integer(value) or not least <= value <= (MOST if most is None else most):
         wanted = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
         raise ValueError(f"{op}: {name} must be {wanted}, got {value!r}")
     return int(value)

@@ -81,10 +81,12 @@ class Moments:
         """What was taken in so far.
 
         Raises:
-            ValueError: fewer than two rows.
+            ValueError: fewer than two rows, or squares that overflowed.
         """
         if self.n < 2:
             raise ValueError(f"statistics: images must hold at least 2 samples, got {self.n}")
+        if not self.scatter.isfinite().all():
+            raise ValueError("statistics: features must have squares that are finite, got larger ones; scale them")
         return Statistics(self.mean.clone(), self.scatter / (self.n - 1), self.n)
 
 
@@ -104,7 +106,7 @@ def statistics(
         ValueError: fewer than two images, features of another rank than 2, or features that are not finite.
     """
     batch, moments = require_count("statistics", "batch", batch, 1), Moments()
-    if features is not None and not callable(features):
+    if features is not None and (isinstance(features, type) or not callable(features)):
         raise TypeError(f"statistics: features must be a function of images, or None, got {describe(features)}")
     for part in parts_of(images, batch):
         with torch.no_grad():
