@@ -27,7 +27,7 @@ pytestmark = pytest.mark.fuzz
 
 WORKER = Path(__file__).with_name("fuzz_worker.py")
 INPUTS, SEED, WORKERS = int(os.environ.get("FUZZ_INPUTS", "10500")), int(os.environ.get("FUZZ_SEED", "0")), 2
-PATIENCE, START = 40, 240  # seconds without a line after which a worker is stopped, and until its first
+PATIENCE, START = 90, 240  # seconds without a line after which a worker is stopped, and until its first
 NAMED_SHARE = 0.95
 
 
