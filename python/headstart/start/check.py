@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CHECK_ROWS = 4096
 MAX_LABEL = 2**20  # a table of weights has a row for each number up to the largest label
+MAX_SIGMA = 1e150
 ORTHONORMAL = 1e-2  # what rounding to float32, and to 16 bits, may have left
 
 
@@ -31,6 +32,8 @@ def dense(x: object) -> TypeGuard[Tensor]:
 def check_data(name: str, data: object) -> Tensor:
     """Training data `[N, *shape]`, a tensor or an array, as contiguous float32 or float64, finite and not empty."""
     data = tensor_of(data)
+    if isinstance(data, Tensor) and data.layout is not torch.strided:
+        raise ValueError(f"{name}: data must be dense, got layout {data.layout}; write data.to_dense()")
     if not dense(data) or not data.is_floating_point() or data.ndim < 2:
         scale = isinstance(data, Tensor) and data.dtype == torch.uint8
         hint = "; scale bytes to floats first: data.float() / 127.5 - 1" if scale else ""
@@ -39,8 +42,6 @@ def check_data(name: str, data: object) -> Tensor:
         if isinstance(data, Tensor) and data.ndim == 1:
             hint = "; one value a sample is data[:, None], one sample is data[None]"
         raise ValueError(f"{name}: data must be floating [N, *shape], got {describe(data)}{hint}")
-    if data.layout is not torch.strided:
-        raise ValueError(f"{name}: data must be dense, got layout {data.layout}; write data.to_dense()")
     if data.numel() == 0:
         raise ValueError(f"{name}: data must not be empty, got {describe(data)}")
     data = data.detach()
@@ -79,7 +80,15 @@ def check_points(name: str, x: object, shape: tuple[int, ...]) -> Tensor:
 
 def check_sigma(name: str, sigma: float | Tensor, positive: bool = False) -> float:
     """A noise level as a float, finite and at least (or above) 0."""
-    value = float(sigma)
+    value: float | None = None
+    if not isinstance(sigma, (str, bytes)):
+        with suppress(TypeError, ValueError, RuntimeError, OverflowError):
+            value = float(sigma)
+    if value is None:
+        got = describe(sigma) if isinstance(sigma, Tensor) else repr(sigma)[:80]
+        raise ValueError(f"{name}: sigma must be a number, {'above' if positive else 'at least'} 0, got {got}")
+    if math.isfinite(value) and value > MAX_SIGMA:
+        raise ValueError(f"{name}: sigma must be at most {MAX_SIGMA:g}, whose square is finite, got {value:g}")
     if not math.isfinite(value) or value < 0 or (positive and value == 0):
         raise ValueError(f"{name}: sigma must be finite and {'above' if positive else 'at least'} 0, got {value}")
     return value
