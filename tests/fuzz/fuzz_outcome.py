@@ -24,6 +24,8 @@ def of_error(error: BaseException) -> str:
         return MEMORY
     if isinstance(error, OSError) and error.filename is not None:  # the system's own words, with the file's name
         return NAMED
+    if re.fullmatch(r".* is not a valid \w+", str(error)):  # an enumeration's own words
+        return NAMED
     last = innermost(error.__traceback__)
     if last is None:
         return RAW

@@ -97,6 +97,8 @@ def base() -> dict[str, Call]:
         "Sampler": (build_and_call, dict(denoiser=half, start=start, steps=2, solver=hs.UniPC(), batch=2, grid=None,
                                          cond={}, dtype=torch.float32, graph=False)),
         "plan": (hs.plan, dict(start=start, nfe=2, sigma_start=2.0, free_history=True, seed=0, progress=False)),
+        "tune": (hs.tune, dict(plan=plan(), denoiser=half, start=start, target="network", cond={}, seed=0,
+                          progress=False, n=8, iterations=1, budget=200)),
         "validate": (hs.validate, dict(plan=plan(), denoiser=half, start=start, n=2, cond={}, seed=0, fine_steps=4)),
         "horizon": (hs.horizon, dict(law=gm, denoiser=gm.denoise, heldout=x, low=0.5, high=2.0, threshold=0.01, far=9.0,
                                      levels=4, seed=0, batch=60, cond={}, exact=False)),

@@ -21,7 +21,7 @@ from fuzz_value import FUNCTIONS, SCALARS, TENSORS, has_nan, is_finite
 from torch import Tensor
 
 MEMORY = 8 * 2**30  # of addresses, most of which torch's libraries take
-SECONDS = 10
+SECONDS = 30
 
 
 class TooSlow(BaseException):

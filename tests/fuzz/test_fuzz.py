@@ -1,7 +1,7 @@
 """Thousands of odd inputs over every public name: no crash, no hang, no NaN from finite input, refusals by name.
 
-`pytest -m fuzz` prints a table; each input is a function of its index and the seed. In the environment `FUZZ_INPUTS` and
-`FUZZ_SEED` give other numbers, and `FUZZ_FOUND` a file for what became of every input.
+`pytest -m fuzz` prints a table; each input is a function of its index and the seed. In the environment `FUZZ_INPUTS`
+and `FUZZ_SEED` give other numbers, and `FUZZ_FOUND` a file for what became of every input.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.fuzz
 
 WORKER = Path(__file__).with_name("fuzz_worker.py")
 INPUTS, SEED, WORKERS = int(os.environ.get("FUZZ_INPUTS", "10500")), int(os.environ.get("FUZZ_SEED", "0")), 2
-PATIENCE, START = 40, 240  # seconds without a line after which a worker is stopped, and until its first
+PATIENCE, START = 90, 240  # seconds without a line after which a worker is stopped, and until its first
 NAMED_SHARE = 0.95
 
 

@@ -376,7 +376,7 @@ def test_a_noise_level_is_a_number(sigma):
 
 def test_weights_and_degrees_of_freedom_are_real():
     made = random_components("rank2", 3, 5, dtype=torch.float32)
-    with pytest.raises(ValueError, match="GaussianMixture: weight must be real"):
+    with pytest.raises(TypeError, match="GaussianMixture: weight must be real numbers"):
         GaussianMixture(made, torch.ones(3) + 2j, (5,))
     with pytest.raises(ValueError, match="StudentTMixture: df must be real"):
         StudentTMixture(made, torch.ones(3), (5,), df=torch.full((3,), 5 + 1j))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypedDict
 
 import torch
@@ -138,6 +139,8 @@ def ladder(op: str, low: float, least: float, options: ErrorOptions, points: Ten
     Where no far end is given it is not above the network's own `sigma_max`.
     """
     far, most = options.far, sigma_max(denoiser)
+    if far is not None and not isinstance(far, Real):
+        raise TypeError(f"{op}: far must be a number or None, got {type(far).__name__}")
     if far is None:
         if most < least:
             raise ValueError(
@@ -166,6 +169,8 @@ def errors(
 ) -> Errors:
     """Denoising errors of both at `sigmas` `[S]`, on checked points."""
     check_denoiser(op, denoiser)
+    if not isinstance(options.exact, bool) or not isinstance(options.progress, bool):
+        raise TypeError(f"{op}: exact and progress must be True or False, got {options.exact!r}, {options.progress!r}")
     seed, batch = require_seed(op, options.seed), require_count(op, "batch", options.batch, 1)
     own = own_denoiser(op, start)
     cond = {name: tensor_of(value) for name, value in settle(op, options.cond, len(points), start).items()}

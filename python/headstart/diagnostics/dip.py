@@ -65,7 +65,7 @@ def dip_horizon(
     points = check_data("dip_horizon", data).flatten(1).double()
     low, high = check_sigma("dip_horizon", low), check_sigma("dip_horizon", high, positive=True)
     projections, seed = require_count("dip_horizon", "projections", projections, 1), require_seed("dip_horizon", seed)
-    if not isinstance(level, float) or not low < high or len(points) < 20 or not 0 < level < 1:
+    if not isinstance(level, int | float) or not low < high or len(points) < 20 or not 0 < level < 1:
         wanted = "low < high, 20 points and a level in (0, 1)"
         raise ValueError(f"dip_horizon: need {wanted}, got {low}, {high}, {len(points)} and {level!r}")
     points = points[:: max(1, -(-len(points) // (2 * MAX_POINTS)))]

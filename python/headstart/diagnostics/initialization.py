@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
@@ -40,6 +41,9 @@ from headstart.start.protocol import Start
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+LARGEST = 1e300  # threshold, in nats
 
 
 @dataclass(frozen=True)
@@ -197,8 +201,9 @@ def horizon(
         raise TypeError(f"horizon: law must be fitted on clean data, such as hs.fit(images), got {described(law)}")
     check_denoiser("horizon", denoiser)
     low, high = check_level("horizon", low, "low"), check_level("horizon", high, "high")
-    if not low < high or not isinstance(threshold, int | float) or not threshold > 0:
+    if not low < high or not isinstance(threshold, Real) or not 0 < threshold < LARGEST:
         raise ValueError(f"horizon: need low < high and a threshold above 0, got {low}, {high} and {threshold!r}")
+    threshold = float(threshold)
     points = check_heldout("horizon", law.at(low), heldout, MIN_POINTS)
     sigmas = ladder("horizon", low, 2 * high, asked, points, denoiser)
     found = errors("horizon", law.at(low), denoiser, points, sigmas, asked)

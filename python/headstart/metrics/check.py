@@ -17,6 +17,8 @@ from torch import Tensor
 from headstart.ops.array import tensor_of
 from headstart.ops.check import describe, is_integer
 
+MOST = 2**62  # of a number without a bound of its own: what torch counts with ends a little above
+WIDE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 RANGE_ROWS = 4096  # rows of a look at the range
 SIGNED, LARGER = -0.5, 50.0  # see require_same_range
 
@@ -39,7 +41,9 @@ def as_samples(op: str, name: str, x: Any) -> Tensor:
 
 def from_levels(x: Tensor) -> Tensor:
     """Bytes as `x / 127.5 - 1`; floats as they are."""
-    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.detach()
+    if x.dtype == torch.uint8:
+        return x.float() / 127.5 - 1
+    return x.detach().float() if x.dtype not in WIDE else x.detach()  # 8-bit floats have hardly an operation
 
 
 def as_images(op: str, images: Any) -> Tensor:
@@ -132,7 +136,7 @@ def require_count(op: str, name: str, value: Any, least: int, most: int | None =
     Raises:
         ValueError: It is none.
     """
-    if not is_integer(value) or value < least or (most is not None and value > most):
+    if not is_integer(value) or not least <= value <= (MOST if most is None else most):
         wanted = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
         raise ValueError(f"{op}: {name} must be {wanted}, got {value!r}")
     return int(value)

@@ -57,7 +57,12 @@ class Moments:
             ValueError: rows of another rank or number of features, or not finite.
         """
         rows = tensor_of(rows)
-        if not isinstance(rows, Tensor) or not rows.is_floating_point() or rows.layout is not torch.strided:
+        if (
+            not isinstance(rows, Tensor)
+            or not rows.is_floating_point()
+            or rows.layout is not torch.strided
+            or rows.is_meta
+        ):
             raise TypeError(f"statistics: features must be floating [B, F], got {describe(rows)}")
         if rows.ndim != 2 or (self.n and rows.shape[1] != len(self.mean)):
             raise ValueError(f"statistics: features must be [B, {len(self.mean) or 'F'}], got {list(rows.shape)}")
@@ -81,10 +86,12 @@ class Moments:
         """What was taken in so far.
 
         Raises:
-            ValueError: fewer than two rows.
+            ValueError: fewer than two rows, or squares that overflowed.
         """
         if self.n < 2:
             raise ValueError(f"statistics: images must hold at least 2 samples, got {self.n}")
+        if not self.scatter.isfinite().all():
+            raise ValueError("statistics: features must have squares that are finite, got larger ones; scale them")
         return Statistics(self.mean.clone(), self.scatter / (self.n - 1), self.n)
 
 
@@ -104,7 +111,7 @@ def statistics(
         ValueError: fewer than two images, features of another rank than 2, or features that are not finite.
     """
     batch, moments = require_count("statistics", "batch", batch, 1), Moments()
-    if features is not None and not callable(features):
+    if features is not None and (isinstance(features, type) or not callable(features)):
         raise TypeError(f"statistics: features must be a function of images, or None, got {describe(features)}")
     for part in parts_of(images, batch):
         with torch.no_grad():
@@ -147,7 +154,8 @@ def frechet_distance(p: Statistics, q: Statistics) -> float:
 def half(name: str, given: Statistics) -> tuple[Tensor, Tensor]:
     """The mean `[F]` of checked statistics, and a factor `[F, F]` of their covariance, `L L^T`, both float64."""
     mean, covariance = (tensor_of(getattr(given, field, None)) for field in ("mean", "covariance"))
-    if not all(isinstance(part, Tensor) and part.is_floating_point() for part in (mean, covariance)):
+    fields = (part for part in (mean, covariance) if isinstance(part, Tensor) and part.is_floating_point())
+    if sum(part.layout is torch.strided and not part.is_meta for part in fields) < 2:
         raise TypeError(f"frechet_distance: {name} must be Statistics, as of statistics(x), got {describe(given)}")
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         got = f"mean {list(mean.shape)} and covariance {list(covariance.shape)}"

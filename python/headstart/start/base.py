@@ -85,8 +85,8 @@ class StudentTBase:
     learned: bool = True
 
     def __post_init__(self) -> None:
-        if not MIN_DF <= self.df <= MAX_DF:
-            raise ValueError(f"StudentTBase: df must be in [{MIN_DF:g}, {MAX_DF:g}], got {self.df}")
+        if not isinstance(self.df, int | float) or isinstance(self.df, bool) or not MIN_DF <= self.df <= MAX_DF:
+            raise ValueError(f"StudentTBase: df must be in [{MIN_DF:g}, {MAX_DF:g}], got {self.df!r}")
 
     def build(self) -> BaseLaw:
         return StudentTLaw(self.df, self.learned)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,15 +17,26 @@ from headstart.ops import Components
 from headstart.ops.array import tensor_of
 from headstart.ops.check import STATE, describe, is_integer, require_address
 
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
 CHECK_ROWS = 4096
 MAX_LABEL = 2**20  # a table of weights has a row for each number up to the largest label
+MAX_SIGMA = 1e150
 ORTHONORMAL = 1e-2  # what rounding to float32, and to 16 bits, may have left
+
+
+def dense(x: object) -> TypeGuard[Tensor]:
+    """Whether it is a tensor with its values in memory, in rows."""
+    return isinstance(x, Tensor) and x.layout is torch.strided and not x.is_meta
 
 
 def check_data(name: str, data: object) -> Tensor:
     """Training data `[N, *shape]`, a tensor or an array, as contiguous float32 or float64, finite and not empty."""
     data = tensor_of(data)
-    if not isinstance(data, Tensor) or not data.is_floating_point() or data.ndim < 2:
+    if isinstance(data, Tensor) and data.layout is not torch.strided:
+        raise ValueError(f"{name}: data must be dense, got layout {data.layout}; write data.to_dense()")
+    if not dense(data) or not data.is_floating_point() or data.ndim < 2:
         scale = isinstance(data, Tensor) and data.dtype == torch.uint8
         hint = "; scale bytes to floats first: data.float() / 127.5 - 1" if scale else ""
         if isinstance(data, (list, tuple)):
@@ -32,8 +44,6 @@ def check_data(name: str, data: object) -> Tensor:
         if isinstance(data, Tensor) and data.ndim == 1:
             hint = "; one value a sample is data[:, None], one sample is data[None]"
         raise ValueError(f"{name}: data must be floating [N, *shape], got {describe(data)}{hint}")
-    if data.layout is not torch.strided:
-        raise ValueError(f"{name}: data must be dense, got layout {data.layout}; write data.to_dense()")
     if data.numel() == 0:
         raise ValueError(f"{name}: data must not be empty, got {describe(data)}")
     data = data.detach()
@@ -64,7 +74,7 @@ def check_labels(name: str, labels: object, n: int) -> Tensor:
 def check_points(name: str, x: object, shape: tuple[int, ...]) -> Tensor:
     """Points `[B, *shape]`, a tensor or an array, as `[B, D]`."""
     x = tensor_of(x)
-    if not isinstance(x, Tensor) or not x.is_floating_point() or tuple(x.shape[1:]) != shape or x.ndim == 0:
+    if not dense(x) or not x.is_floating_point() or tuple(x.shape[1:]) != shape or x.ndim == 0:
         wanted = ", ".join(["B", *map(str, shape)])
         raise ValueError(f"{name}: x must be floating [{wanted}], got {describe(x)}")
     return x.reshape(len(x), math.prod(shape))
@@ -76,6 +86,8 @@ def check_sigma(name: str, sigma: float | Tensor, positive: bool = False) -> flo
     if not number or isinstance(sigma, bool) or (isinstance(sigma, Tensor) and (sigma.is_complex() or sigma.is_meta)):
         raise TypeError(f"{name}: sigma must be a number, got {sigma if isinstance(sigma, str) else describe(sigma)!r}")
     value = float(sigma)
+    if math.isfinite(value) and value > MAX_SIGMA:
+        raise ValueError(f"{name}: sigma must be at most {MAX_SIGMA:g}, whose square is finite, got {value:g}")
     if not math.isfinite(value) or value < 0 or (positive and value == 0):
         raise ValueError(f"{name}: sigma must be finite and {'above' if positive else 'at least'} 0, got {value}")
     return value
@@ -97,6 +109,10 @@ def check_mixture(
     family: str, components: Components, weight: Tensor, shape: tuple[int, ...], class_weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Consistent shapes and sound weights of a mixture; weights come back in float64, scaled to sum to 1."""
+    if not isinstance(components, Components) or not all(dense(part) for part in components[:2]):
+        raise TypeError(f"{family}: components must be Components(mean, variance, ...), got {inside(components)}")
+    if not all(part is None or dense(part) for part in components):
+        raise TypeError(f"{family}: axes and spread must be dense tensors or None, got {inside(components)}")
     mean, variance, axes, spread = components
     if not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(f"{family}: shape must be of integers above 0, got {shape}")
@@ -104,6 +120,7 @@ def check_mixture(
         if tensor is not None and (tensor.dtype not in STATE or tensor.dtype != mean.dtype):
             wanted = "float32 or float64, like mean"
             raise ValueError(f"{family}: {name} must be {wanted}, got {describe(tensor)}")
+    weight = require_weight(family, "weight", weight, 1)
     k, d = len(weight), math.prod(shape)
     check_shape(family, "mean", mean, [(k, d)])
     if axes is None and spread is None:
@@ -118,8 +135,24 @@ def check_mixture(
         raise ValueError(f"{family}: variance and spread must be at least 0")
     weight = check_weight(family, "weight", weight, (k,))
     if class_weight is not None:
+        class_weight = require_weight(family, "class_weight", class_weight, 2)
         class_weight = check_weight(family, "class_weight", class_weight, (len(class_weight), k))
     return weight, class_weight
+
+
+def inside(components: object) -> str:
+    """The parts of what was given as components."""
+    if not isinstance(components, tuple):
+        return describe(components)
+    return ", ".join("None" if part is None else describe(part) for part in components) or "nothing"
+
+
+def require_weight(family: str, name: str, weight: object, axes: int) -> Tensor:
+    """Weights as a dense tensor of real numbers with so many axes."""
+    weight = tensor_of(weight)
+    if not dense(weight) or weight.is_complex() or weight.ndim != axes:
+        raise TypeError(f"{family}: {name} must be real numbers in {axes} axes, got {describe(weight)}")
+    return weight
 
 
 def check_shape(family: str, name: str, tensor: Tensor | None, allowed: Sequence[tuple[int, ...]]) -> None:

@@ -129,8 +129,10 @@ class Mixture(ABC):
         class_weight: Tensor | None = None,
         report: FitReport | None = None,
     ) -> None:
-        self.components, self.shape, self.report = components, tuple(shape), report
         family = type(self).__name__
+        if not isinstance(shape, tuple | list):
+            raise TypeError(f"{family}: shape must be a tuple of integers, got {shape!r}")
+        self.components, self.shape, self.report = components, tuple(shape), report
         self.weight, self.class_weight = check_mixture(family, components, weight, self.shape, class_weight)
         self.extremes = extremes(components)
         self.transport_levels: dict[tuple[float, float], list[float]] = {}  # chosen once for each way down
@@ -272,6 +274,7 @@ class Mixture(ABC):
         """
         x = tensor_of(x)
         if isinstance(sigma, Tensor) and sigma.numel() != 1:
+            check_points("denoise", x, self.shape)
             return self.denoise_levels(x, sigma, labels)
         sigma = check_sigma("denoise", sigma)
         denoised = self.evaluate("denoise", x, sigma, labels, denoise=True).denoised

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -13,8 +14,9 @@ from headstart.fitting import Fit, FitReport
 from headstart.fitting.covariance import Covariance
 from headstart.fitting.student import StudentT
 from headstart.io.keyword import gather
+from headstart.ops.array import tensor_of
 from headstart.ops.check import describe
-from headstart.start.check import check_data, check_points
+from headstart.start.check import check_data, check_points, dense
 from headstart.start.default import choose_size
 from headstart.start.family import Mixture
 from headstart.start.learn import Recipe, learn
@@ -68,7 +70,8 @@ class StudentTMixture(Mixture):
         df: Tensor,
     ) -> None:
         super().__init__(components, weight, shape, class_weight, report)
-        if df.is_complex():
+        df = tensor_of(df)
+        if not dense(df) or df.is_complex():
             raise ValueError(f"StudentTMixture: df must be real [{len(self.weight)}], got {describe(df)}")
         self.df = df.double()
         sound = (self.df >= MIN_DF) & (self.df <= MAX_DF)
@@ -102,7 +105,10 @@ class StudentTMixture(Mixture):
             TypeError: an unknown keyword.
         """
         asked = gather("fit", StudentOptions, options)
-        low, high = map(float, asked.df)
+        ends = asked.df
+        if not isinstance(ends, tuple | list) or len(ends) != 2 or not all(isinstance(end, Real) for end in ends):
+            raise ValueError(f"fit: df must be a range (least, most), got {ends!r}")
+        low, high = map(float, ends)
         if not MIN_DF <= low <= high <= MAX_DF:
             raise ValueError(f"fit: df must be a range within {MIN_DF} to {MAX_DF:g}, got {asked.df}")
         labels = asked.labels if asked.by_class else None
