@@ -59,7 +59,7 @@ def label_of(op: str, value: Any, n: int, strict: bool) -> Any:
     labels = value
     if isinstance(value, (list, tuple, np.ndarray)) or is_integer(value):
         try:
-            labels = torch.as_tensor(int(value) if is_integer(value) else value)
+            labels = torch.as_tensor(int(value) if is_integer(value) else value, device="cpu")
         except (TypeError, ValueError, RuntimeError):
             labels = value
         if is_integer(value):

@@ -77,7 +77,7 @@ def warn_unless_finite(op: str, x: Tensor, stacklevel: int = 3) -> None:
     Raises:
         NotFinite: where the user has made it an error.
     """
-    if ops.check.dispatched(x) or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if ops.library.is_odd(x) or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
     if sound(x):
         return

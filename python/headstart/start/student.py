@@ -14,6 +14,7 @@ from headstart.fitting.covariance import Covariance
 from headstart.fitting.student import StudentT
 from headstart.io.keyword import gather
 from headstart.ops.check import describe
+from headstart.ops.library import exact
 from headstart.start.check import check_data, check_points
 from headstart.start.default import choose_size
 from headstart.start.family import Mixture
@@ -75,6 +76,7 @@ class StudentTMixture(Mixture):
             raise ValueError(f"StudentTMixture: df must be {wanted}, got {describe(df)}: {df.flatten().tolist()[:8]}")
 
     @classmethod
+    @exact
     def fit(
         cls,
         data: Tensor,
