@@ -10,7 +10,8 @@ struct Torch {
   py::tuple dtypes;
   py::object is_cpu = name("is_cpu"), is_cuda = name("is_cuda"), shape = name("shape"), layout = name("layout"),
              requires_grad = name("requires_grad"), dtype = name("dtype"), is_contiguous = name("is_contiguous"),
-             data_ptr = name("data_ptr"), get_device = name("get_device");
+             data_ptr = name("data_ptr"), get_device = name("get_device"), is_neg = name("is_neg"),
+             storage = name("untyped_storage"), nbytes = name("nbytes"), offset = name("storage_offset");
 
   static py::object name(const char* text) {
     return py::reinterpret_steal<py::object>(PyUnicode_InternFromString(text));
@@ -33,6 +34,25 @@ py::object call(PyObject* tensor, const py::object& method) {
 
 bool is_true(const py::object& value) {
   return value.ptr() == Py_True;
+}
+
+std::int64_t integer(const py::object& value) {
+  return PyLong_AsLongLong(value.ptr());
+}
+
+// Where the elements of a contiguous tensor are; null where it has no memory for them: a lazy zero, a wrapper, storage
+// that was freed or cut.
+void* memory(PyObject* tensor, std::int64_t elements, std::int64_t size) {
+  PyObject* address = PyObject_CallMethodNoArgs(tensor, torch->data_ptr.ptr());
+  if (address == nullptr) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  void* data = PyLong_AsVoidPtr(py::reinterpret_steal<py::object>(address).ptr());
+  if (data == nullptr) return nullptr;
+  const py::object storage = call(tensor, torch->storage);
+  const std::int64_t end = (integer(call(tensor, torch->offset)) + elements) * size;
+  return integer(call(storage.ptr(), torch->nbytes)) < end ? nullptr : data;
 }
 
 int device_of(PyObject* tensor) {
@@ -69,8 +89,8 @@ bool Common::view(PyObject* tensor, View* view) const {
   const py::object dtype = attribute(tensor, torch->dtype);
   for (Py_ssize_t i = 0; i < 4; ++i) {
     if (dtype.ptr() != PyTuple_GET_ITEM(torch->dtypes.ptr(), i)) continue;
-    *view = {PyLong_AsVoidPtr(call(tensor, torch->data_ptr).ptr()), static_cast<Type>(i)};
-    return true;
+    *view = {memory(tensor, elements_, i < 2 ? 4 << i : 2), static_cast<Type>(i)};  // 4, 8, 2, 2 bytes
+    return view->data != nullptr && !is_true(call(tensor, torch->is_neg));
   }
   return false;
 }

@@ -57,9 +57,9 @@ def edm_preconditioning(sigma: float, sigma_data: float) -> Preconditioning:
 
 def denoise(network: Preconditioned, x: Tensor, sigma: Tensor | float, **cond: Any) -> Tensor:
     """`D(x, sigma)` of a preconditioned network, for levels `sigma` that are scalar or `[B]`, one a sample."""
-    levels = torch.as_tensor(sigma, dtype=torch.float64)
+    levels = torch.as_tensor(sigma, dtype=torch.float64, device=getattr(sigma, "device", "cpu"))
     rows = [network.preconditioning(level) for level in levels.reshape(-1).tolist()]
-    factors = torch.tensor(rows, dtype=torch.float64)
+    factors = torch.tensor(rows, dtype=torch.float64, device="cpu")
     shape = [-1] + [1] * (x.dim() - 1) if levels.dim() else []
     c_skip, c_out, c_in = (factors[:, i].reshape(shape).to(x) for i in range(3))
     c_noise = factors[:, 3].reshape(levels.shape).to(x)
@@ -70,7 +70,15 @@ def denoise(network: Preconditioned, x: Tensor, sigma: Tensor | float, **cond: A
 def predict(denoiser: Denoiser | Preconditioned, x: Tensor, sigma: Tensor | float, **cond: Any) -> Tensor:
     """`D(x, sigma)` of a denoiser of either kind, for levels `sigma` that are scalar or `[B]`, one a sample."""
     if callable(denoiser):
-        return denoiser(x, torch.as_tensor(sigma, dtype=None if isinstance(sigma, Tensor) else torch.float64), **cond)
+        return denoiser(
+            x,
+            torch.as_tensor(
+                sigma,
+                dtype=None if isinstance(sigma, Tensor) else torch.float64,
+                device=getattr(sigma, "device", "cpu"),
+            ),
+            **cond,
+        )
     return denoise(denoiser, x, sigma, **cond)
 
 

@@ -73,9 +73,9 @@ class Guided:
 
     def _within(self, sigma: Tensor | float) -> Tensor:
         if self.interval == ALWAYS:
-            return torch.ones((), dtype=torch.bool)  # asks nothing of the device
+            return torch.ones((), dtype=torch.bool, device="cpu")  # asks nothing of the device
         low, high = self.interval
-        levels = torch.as_tensor(sigma)
+        levels = torch.as_tensor(sigma, device=getattr(sigma, "device", "cpu"))
         return (levels > low) & (levels <= high)
 
 

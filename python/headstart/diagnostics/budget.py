@@ -129,7 +129,7 @@ def error_budget(
         raise ValueError("error_budget: predictions and densities must be finite, got NaN or infinity")
     return ErrorBudget(
         part(ratio), part(score.sum(1)), part(discretization.sum(1)), part(gap),
-        torch.tensor(levels, dtype=torch.float64), score.mean(0), discretization.mean(0),
+        torch.tensor(levels, dtype=torch.float64, device="cpu"), score.mean(0), discretization.mean(0),
     )  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def path_errors(
 ) -> tuple[Tensor, Tensor]:
     """Each point's score and discretization error of every step, `[n, K]` twice, along one noising walk a point."""
     x = law.at(levels[-1]).sample(n, seed=seed).double()
-    score, discretization = (torch.zeros(n, len(levels) - 1, dtype=torch.float64) for _ in range(2))
+    score, discretization = (torch.zeros(n, len(levels) - 1, dtype=torch.float64, device="cpu") for _ in range(2))
     at, step = levels[-1], 0
     for k in reversed(range(len(levels) - 1)):
         t, s = levels[k], levels[k + 1]
@@ -208,7 +208,7 @@ def path_errors(
             inner.append((weight * half / sigma**2, law.denoise(x, sigma)))
         x, at, step = ops.noise(x, math.sqrt(t**2 - at**2), seed, step), t, step + 1
         frozen = law.denoise(x, t)
-        off = predict(denoiser, x, torch.tensor(t, dtype=torch.float64)) - frozen
+        off = predict(denoiser, x, torch.tensor(t, dtype=torch.float64, device="cpu")) - frozen
         score[:, k] = (0.5 / s**2 - 0.5 / t**2) * off.square().flatten(1).sum(1)
         for weight, exact in inner:
             discretization[:, k] += weight * (exact - frozen).square().flatten(1).sum(1)
@@ -226,14 +226,16 @@ def log_likelihood(
 ) -> Tensor:
     """`ln (1/M) sum_m p^(x, path_m) / q(path_m | x)` `[n]` over M noising paths q: at most `ln p^` on average."""
     n, dim = len(x), x[0].numel()
-    weight = torch.empty(paths, n, dtype=torch.float64)
+    weight = torch.empty(paths, n, dtype=torch.float64, device="cpu")
     for m in range(paths):
-        state, total = x, torch.zeros(n, dtype=torch.float64)
+        state, total = x, torch.zeros(n, dtype=torch.float64, device="cpu")
         for k in reversed(range(len(rows))):
             t, s, row = levels[k], levels[k + 1], rows[k]
             up = math.sqrt(t**2 - s**2)
             above = ops.noise(state, up, seed, m * len(rows) + k)
-            mean = row.a * above + row.b[0] * predict(denoiser, above, torch.tensor(t, dtype=torch.float64))
+            mean = row.a * above + row.b[0] * predict(
+                denoiser, above, torch.tensor(t, dtype=torch.float64, device="cpu")
+            )
             down = ((state - mean) / row.c).square() - ((above - state) / up).square()
             total += -0.5 * down.flatten(1).sum(1) - dim * math.log(row.c / up)
             state = above

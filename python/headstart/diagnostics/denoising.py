@@ -95,7 +95,7 @@ class Errors:
         pieces = 0.5 * (u[:-1] - u[1:]) * (gap[:, :-1] + gap[:, 1:])
         pieces = torch.cat([pieces, u[-1] * gap[:, -1:]], dim=1)
         if end is not None:
-            pieces = torch.where(torch.arange(len(u), device=u.device) < end, pieces, 0.0)
+            pieces = torch.where(torch.arange(len(u), device=u.device, dtype=torch.int64) < end, pieces, 0.0)
         return pieces.flip(1).cumsum(1).flip(1)
 
     def crossing(self, exact: bool = False) -> int | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from headstart import ops
 from headstart.metrics.check import require_count, require_seed
 from headstart.metrics.wasserstein import directions
+from headstart.ops.library import exact
 from headstart.start.check import check_data, check_sigma
 
 MAX_POINTS = 20_000  # points a test
@@ -41,6 +42,7 @@ class DipHorizon:
     rejected_clean: float
 
 
+@exact
 def dip_horizon(
     data: Tensor, low: float, high: float, projections: int = 64, level: float = 0.05, seed: int = 0
 ) -> DipHorizon:
@@ -79,7 +81,7 @@ def dip_horizon(
 
     x, z = project(points[::2].cpu(), 0)
     clean = [rejects(x[:, i], z[:, i], low) for i in range(projections)]
-    levels = torch.full((projections,), low, dtype=torch.float64)
+    levels = torch.full((projections,), low, dtype=torch.float64, device="cpu")
     for i in (i for i in range(projections) if clean[i]):
         bottom, top = max(low, 1e-4 * high), high
         for _ in range(HALVINGS):

@@ -20,6 +20,7 @@ from torch import Tensor
 from headstart import ops
 from headstart.metrics.check import require_count, require_seed
 from headstart.metrics.wasserstein import directions
+from headstart.ops.library import exact
 from headstart.start.check import check_data
 from headstart.start.protocol import Start
 
@@ -52,6 +53,7 @@ class TailCheck:
     tested: str
 
 
+@exact
 def tail_check(start: Start, heldout: Tensor, n: int | None = None, seed: int = 0) -> TailCheck:
     """Tests the start's tails at its sigma against held-out points, by exact permutation tests of extreme projections.
 
@@ -172,7 +174,7 @@ def find_p_values(total: int, ours: int, k: int) -> Tensor:
     log = (
         log_choose(ours, count)
         + log_choose(total - ours, k - count)
-        - log_choose(total, torch.tensor(float(k), device="cpu"))
+        - log_choose(total, torch.tensor(float(k), dtype=torch.float64, device="cpu"))
     )
     mass = log.exp()
     below, above = mass.cumsum(0), mass.flip(0).cumsum(0).flip(0)

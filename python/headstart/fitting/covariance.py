@@ -14,6 +14,7 @@ from torch import Tensor
 
 from headstart.ops.array import eigh
 from headstart.ops.check import is_integer
+from headstart.ops.library import multiplied
 
 CHUNK_BYTES, CHUNK_ROWS = 2**26, 2**16  # the second bounds the length of a float32 sum
 
@@ -47,7 +48,7 @@ class Cluster:
         first = self.data[self.rows[0]].double()  # an origin near the points keeps the sum short
         total = torch.zeros(self.dim, dtype=torch.float64, device=self.device)
         for rows, weight in zip(self.rows.split(self.step), self.responsibility.split(self.step), strict=True):
-            total += weight.to(self.data.dtype) @ (self.data[rows] - first.to(self.data.dtype))
+            total += multiplied(weight.to(self.data.dtype), self.data[rows] - first.to(self.data.dtype))
         return first + total / self.mass
 
     def chunks(self) -> Iterator[Tensor]:
@@ -73,12 +74,12 @@ class Cluster:
     def apply(self, axes: Tensor) -> Tensor:
         """`axes S_hat` `[R, D]` for `axes` `[R, D]`, without forming `S_hat`."""
         narrow = axes.to(self.data.dtype)
-        return self.total(((chunk @ narrow.mT).mT @ chunk).double() for chunk in self.chunks())
+        return self.total(multiplied(multiplied(chunk, narrow.mT).mT, chunk).double() for chunk in self.chunks())
 
     def project(self, axes: Tensor) -> Tensor:
         """`axes S_hat axes^T` `[R, R]`."""
         narrow = axes.to(self.data.dtype)
-        coordinates = ((chunk @ narrow.mT).double() for chunk in self.chunks())
+        coordinates = (multiplied(chunk, narrow.mT).double() for chunk in self.chunks())
         return self.total(double.mT @ double for double in coordinates)
 
     def total(self, parts: Iterator[Tensor]) -> Tensor:

@@ -49,7 +49,9 @@ def first_guess(
         assignment = lloyd(points, seed_centres(points, count, generator))
     else:
         assignment = lloyd(
-            points, points[torch.randperm(len(points), generator=generator, device="cpu")[:count]], iterations=0
+            points,
+            points[torch.randperm(len(points), generator=generator, device="cpu", dtype=torch.int64)[:count]],
+            iterations=0,
         )
     hard = torch.nn.functional.one_hot(assignment).to(points.dtype)
     return problem.law.begin(maximize(problem, rows, hard, None))
@@ -169,7 +171,7 @@ def fit_mixture(
     components, seed, law = int(recipe.components), int(recipe.seed), recipe.law
     began = time.perf_counter()
     generator = torch.Generator().manual_seed(fold(seed))
-    order = torch.randperm(len(data), generator=generator, device="cpu").to(data.device)
+    order = torch.randperm(len(data), generator=generator, device="cpu", dtype=torch.int64).to(data.device)
     held = len(data) // HELDOUT_SHARE if len(data) >= HELDOUT_FROM else 0
     heldout, rows = order[:held], order[held:]
     problem = Problem(data, recipe.covariance, law, least_variance(data), recipe.tol)
@@ -217,7 +219,7 @@ def fold(seed: int) -> int:
 
 def least_variance(data: Tensor) -> float:
     """`MIN_VARIANCE` times the mean variance of a coordinate."""
-    rows = torch.arange(len(data), device=data.device)
+    rows = torch.arange(len(data), device=data.device, dtype=torch.int64)
     variance = float(Cluster(data, rows, torch.ones_like(rows, dtype=torch.float64)).squares().mean())
     if not 0 < variance < float("inf"):
         why = "all points are equal" if variance == 0 else "its squares overflow; scale it"

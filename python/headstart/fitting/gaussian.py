@@ -43,7 +43,7 @@ def fit_gaussian(data: Tensor, family: Covariance, labels: Tensor | None = None)
         masses.append(len(rows))
     weight = torch.tensor(masses, dtype=torch.float64, device=data.device) / len(data)
     state = MixtureState(assemble(torch.stack(means), factors, data.dtype), weight)
-    every = torch.arange(len(data), device=data.device)
+    every = torch.arange(len(data), device=data.device, dtype=torch.int64)
     log_likelihood, _ = expect(data, every, state)
     report = FitReport(
         n=len(data),
@@ -60,7 +60,7 @@ def fit_gaussian(data: Tensor, family: Covariance, labels: Tensor | None = None)
         history=(log_likelihood,),
     )
     class_weight = torch.zeros(int(labels.max()) + 1, len(weight), dtype=torch.float64, device=data.device)
-    class_weight[labels.unique(), torch.arange(len(weight), device=data.device)] = 1
+    class_weight[labels.unique(), torch.arange(len(weight), device=data.device, dtype=torch.int64)] = 1
     return Fit(state.components, weight, class_weight, report)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from headstart.ops.library import multiplied
+
 
 def seed_centres(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Centres drawn from the points, each with probability proportional to its squared distance to those before.
@@ -17,7 +19,7 @@ def seed_centres(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     Reference: "k-means++: The Advantages of Careful Seeding" (Arthur, Vassilvitskii, 2007,
     https://dl.acm.org/doi/10.5555/1283383.1283494).
     """
-    chosen = [int(torch.randint(len(x), (1,), generator=generator, device="cpu"))]
+    chosen = [int(torch.randint(len(x), (1,), generator=generator, device="cpu", dtype=torch.int64))]
     nearest = squared_distance_to(x, x[chosen[0]])
     while len(chosen) < count and float(nearest.max()) > 0:
         share = (nearest / nearest.sum()).cpu()
@@ -39,7 +41,7 @@ def lloyd(x: Tensor, centres: Tensor, iterations: int = 10) -> Tensor:
     for _ in range(iterations):
         onehot = torch.nn.functional.one_hot(assignment, len(centres)).to(x.dtype)
         count = onehot.sum(0)
-        centres = onehot.mT @ centred / count.clamp_min(1)[:, None]
+        centres = multiplied(onehot.mT, centred) / count.clamp_min(1)[:, None]
         empty = (count == 0).nonzero()[:, 0]
         centres[empty] = centred[distance.topk(len(empty)).indices]
         last, (assignment, distance) = assignment, assign(centred, centres)
@@ -50,6 +52,6 @@ def lloyd(x: Tensor, centres: Tensor, iterations: int = 10) -> Tensor:
 
 def assign(x: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest centre of each point and the squared distance to it."""
-    distance = centres.square().sum(1) - 2 * (x @ centres.mT)
+    distance = centres.square().sum(1) - 2 * multiplied(x, centres.mT)
     nearest = distance.min(dim=1)
     return nearest.indices, nearest.values + x.square().sum(1)

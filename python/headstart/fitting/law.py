@@ -57,7 +57,7 @@ def expect(data: Tensor, rows: Tensor, state: MixtureState, candidates: Tensor |
         return float(joint.logsumexp(1).mean(dtype=torch.float64)), joint.softmax(1).to(data.dtype)
     total = torch.zeros((), dtype=torch.float64, device=data.device)
     responsibility = torch.empty(len(rows), len(log_weight), dtype=data.dtype, device=data.device)
-    for some in torch.arange(len(rows), device=data.device).split(batch_rows(data, components)):
+    for some in torch.arange(len(rows), device=data.device, dtype=torch.int64).split(batch_rows(data, components)):
         posterior = ops.mixture_posterior(data[rows[some]].to(dtype), components, log_weight, 0.0, denoise=False)
         total += posterior.log_prob.sum(dtype=torch.float64)
         assert posterior.responsibility is not None
@@ -69,7 +69,7 @@ def densities(data: Tensor, rows: Tensor, components: ops.Components, candidates
     """Normal log-densities `[n, K]` of points, a component at a time; -inf where a component is no candidate."""
     dtype, count = components.mean.dtype, len(components.mean)
     out = data.new_full((len(rows), count), -math.inf, dtype=dtype)
-    every = torch.arange(len(rows), device=data.device)
+    every = torch.arange(len(rows), device=data.device, dtype=torch.int64)
     for k in range(count):
         members = every if candidates is None else candidates[:, k].nonzero()[:, 0]
         one = change(components, itemgetter(slice(k, k + 1)))

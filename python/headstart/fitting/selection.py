@@ -47,7 +47,7 @@ class Trials:
 
     def __init__(self, score: Score, data: Tensor, recipe: Recipe) -> None:
         order = torch.randperm(
-            len(data), generator=torch.Generator().manual_seed(fold(int(recipe.seed))), device="cpu"
+            len(data), generator=torch.Generator().manual_seed(fold(int(recipe.seed))), dtype=torch.int64, device="cpu"
         ).to(data.device)
         held = min(HELDOUT, len(data) // 5)
         self.likelihood = score

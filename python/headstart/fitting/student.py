@@ -93,7 +93,9 @@ def root(falling: Callable[[float], float], least: float, most: float) -> float:
 
 def slope(distance: Tensor, share: Tensor, dim: int, df: float) -> float:
     """Twice the derivative of the points' log-likelihood in `log df`."""
-    at_df, at_all = torch.special.digamma(torch.tensor([0.5 * df, 0.5 * (df + dim)], dtype=torch.float64)).tolist()
+    at_df, at_all = torch.special.digamma(
+        torch.tensor([0.5 * df, 0.5 * (df + dim)], dtype=torch.float64, device="cpu")
+    ).tolist()
     each = (distance - dim) / (df + distance) - (distance / df).log1p()
     return df * (float(share @ each) + float(share.sum()) * (at_all - at_df))
 

@@ -50,7 +50,7 @@ class Dataset(NamedTuple):
             return self
         if self.labels is None:
             raise DataError("data: classes were asked for, but the data have no labels")
-        chosen = torch.isin(self.labels, torch.tensor(sorted(classes)))
+        chosen = torch.isin(self.labels, torch.tensor(sorted(classes), dtype=torch.int64, device=self.labels.device))
         if not chosen.any():
             raise DataError(f"data: no sample has a label among {sorted(classes)[:20]}")
         return Dataset(self.images[chosen], self.labels[chosen], self.classes)
@@ -100,7 +100,7 @@ def to_labels(array: np.ndarray | Tensor, n: int, name: str) -> Tensor:
     """
     if isinstance(array, np.ndarray):  # torch hardly knows wide unsigned integers
         array = array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
-    labels = torch.as_tensor(array)
+    labels = torch.as_tensor(array, device=getattr(array, "device", "cpu"))
     countable = not labels.is_floating_point() and not labels.is_complex() and list(labels.shape) == [n]
     if not countable or int(labels.long().min()) < 0:
         raise DataError(f"{name}: labels must be {n} non-negative integers, got {array.dtype} {list(labels.shape)}")

@@ -37,7 +37,9 @@ def batches(members: Members, batch: int) -> Iterator[Dataset]:
             sample = members[index]
             require_alike(sample, first, f"{members.place.path}/{members.names[index]}", members.names[0])
             held[index - begin] = sample
-        labels = None if members.labels is None else torch.tensor(members.labels[begin:end])
+        labels = (
+            None if members.labels is None else torch.tensor(members.labels[begin:end], dtype=torch.int64, device="cpu")
+        )
         yield Dataset(to_samples(held, str(members.place.path)), labels, members.classes)
 
 
@@ -65,9 +67,13 @@ def read_members(members: Members, batch: int = 256, progress: bool = False) -> 
     with track("reading", -(-len(members) // batch), progress) as advance:
         for part in batches(members, batch):
             if images is None:
-                images = torch.empty(len(members), *part.images.shape[1:])
+                images = torch.empty(len(members), *part.images.shape[1:], dtype=torch.float32, device="cpu")
             images[done : done + len(part.images)] = part.images
             done += len(part.images)
             advance()
     assert images is not None
-    return Dataset(images, None if members.labels is None else torch.tensor(members.labels), members.classes)
+    return Dataset(
+        images,
+        None if members.labels is None else torch.tensor(members.labels, dtype=torch.int64, device="cpu"),
+        members.classes,
+    )

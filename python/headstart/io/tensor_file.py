@@ -126,7 +126,7 @@ def fresh(found: Reference, left: int) -> Tensor:
     """Memory for what a file says it has, where that many bytes are left in it."""
     if found.size > left:
         raise EOFError(f"a tensor of {found.size} bytes, {left} are left in the file")
-    return torch.empty(found.numbers, dtype=found.dtype)
+    return torch.empty(found.numbers, dtype=found.dtype, device="cpu")
 
 
 def fill_memory(flat: Tensor, read: Callable[[int], bytes]) -> None:

@@ -124,7 +124,7 @@ def as_device(op: str, device: Any) -> torch.device:
     if not isinstance(device, str | torch.device):
         raise TypeError(f"{op}: device must be a name or a torch.device, got {device!r}")
     try:
-        return torch.empty(0, device=device).device
+        return torch.empty(0, device=device, dtype=torch.float32).device
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{op}: device must be one that torch has here, got {device!r} ({reason})") from None

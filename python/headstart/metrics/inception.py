@@ -131,10 +131,10 @@ def inception() -> nn.Sequential:
 
 def resize_rows(side: int, out: int) -> Tensor:
     """Matrix `[out, side]` of TensorFlow 1's bilinear resize: output i sits at input `i side / out`, corners first."""
-    place = torch.arange(out, dtype=torch.float64) * (side / out)
+    place = torch.arange(out, dtype=torch.float64, device="cpu") * (side / out)
     low = place.floor().long().clamp_max(side - 1)
     high = (low + 1).clamp_max(side - 1)
-    eye = torch.eye(side, dtype=torch.float64)
+    eye = torch.eye(side, dtype=torch.float64, device="cpu")
     share = (place - low)[:, None]
     return (1 - share) * eye[low] + share * eye[high]
 
@@ -161,8 +161,8 @@ class InceptionFeatures:
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
             raise ValueError(f"{path}: not a file of Inception weights ({str(error).splitlines()[0]})") from None
         weights = weights if isinstance(weights, dict) else {}
-        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
-            network = inception()
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # its first weights are drawn, and replaced
+            network = inception().float()
         needed = network.state_dict()
         counters = {name for name in needed if name.endswith("num_batches_tracked")}
         missing = [

@@ -103,7 +103,7 @@ def search(x: Tensor, points: Tensor, count: int) -> Tensor:
     for part in points.split(rows_of(points)):
         double = part.double()
         square = torch.cat([value, double.square().sum(1) - 2 * x @ double.T], 1)
-        place = torch.arange(first, first + len(part), device=x.device).expand(len(x), -1)
+        place = torch.arange(first, first + len(part), device=x.device, dtype=torch.int64).expand(len(x), -1)
         value, kept = square.topk(min(count, square.shape[1]), largest=False)
         index = torch.cat([index, place], 1).gather(1, kept)
         first += len(part)

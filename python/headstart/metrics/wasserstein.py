@@ -44,7 +44,9 @@ def directions(n: int, dimension: int, seed: int = 0) -> Tensor:
 
 def coupling(n: int, m: int, bulk: tuple[float, float] = (0.0, 1.0)) -> tuple[Tensor, Tensor, Tensor]:
     """Sorted coupling of n and m equal masses between two quantiles: `(index [L], index [L], mass [L])`, in order."""
-    levels = torch.cat([torch.arange(1, a + 1, device="cpu") * b for a, b in ((n, m), (m, n))]).unique()
+    levels = torch.cat(
+        [torch.arange(1, a + 1, device="cpu", dtype=torch.int64) * b for a, b in ((n, m), (m, n))]
+    ).unique()
     upper = (levels.double() / (n * m)).clamp(*bulk)
     mass = torch.diff(upper, prepend=upper.new_full((1,), bulk[0]))
     kept = mass > 0
@@ -173,7 +175,7 @@ def unequal_axes(x: Tensor, y: Tensor, means: tuple[Tensor, Tensor], count: int)
         return spread(x, means[0], v) - spread(y, means[1], v)
 
     if dimension <= FULL_AXES:
-        axes = eigh(symmetric(apply(torch.eye(dimension, device="cpu").to(means[0]))))
+        axes = eigh(symmetric(apply(torch.eye(dimension, device="cpu", dtype=torch.float32).to(means[0]))))
         return axes.vector.T[axes.value.abs().argsort(descending=True)[:count]]
     v = directions(3 * count, dimension).to(means[0])
     for _ in range(20):

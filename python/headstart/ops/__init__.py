@@ -1,14 +1,13 @@
 """The compiled ops: check, allocate, call. `headstart.ops.reference` has the same functions in plain torch."""
 
-from headstart.ops import openmp, reference
-from headstart.ops.address import Noise, Stream
+from headstart.ops import library, reference
 from headstart.ops.affine import affine
+from headstart.ops.check import Noise, Stream
 from headstart.ops.component import Components
-from headstart.ops.mixture import Posterior, mixture_posterior
-from headstart.ops.mixture_sample import mixture_sample
+from headstart.ops.mixture import Posterior, mixture_posterior, mixture_sample
 from headstart.ops.noise import noise, normal, uniform
 
-openmp.share()
+library.share_threads()
 
 __all__ = [
     "Components",

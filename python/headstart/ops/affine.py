@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from headstart import _core
 from headstart.ops import check, library
-from headstart.ops.address import Noise
+from headstart.ops.check import Noise
 
 Scaled = tuple[float, torch.dtype | Tensor]
+MAX_TERMS = 4  # that the kernel takes beside the state
 NO_NOISE = Noise(0.0, 0, 0)
 ABSENT = (0, 0)
 
@@ -90,12 +91,12 @@ def row(
 
     Plain tensors go straight to the kernel; all else is checked here, explained or arranged.
     """
-    if not torch.compiler.is_compiling() and _core.run_plain_affine(
+    if not library.watched() and _core.run_plain_affine(
         x, a, terms, noise, out, scaled, scale, torch.get_num_threads()
     ):
         return
-    if len(terms) > 4:
-        raise ValueError(f"{op}: terms must be at most 4 pairs (b, y), got {len(terms)}")
+    if len(terms) > MAX_TERMS:
+        raise ValueError(f"{op}: terms must be at most {MAX_TERMS} pairs (b, y), got {len(terms)}")
     target = out if out is not None else scaled
     assert target is not None
     if noise is not None:
@@ -104,25 +105,86 @@ def row(
         check.require(op, "x", x, check.STATE)
     if out is not None:
         check.require(op, "out", out, check.STATE if x is None else (x.dtype,), like=x)
+        check.require_output(op, "out", out)
     if scaled is not None:
         check.require(op, "out_scaled" if out is not None else "out", scaled, check.TYPES, like=x)
+        check.require_output(op, "out_scaled" if out is not None else "out", scaled)
     for j, (_, y) in enumerate(terms):
         check.require(op, f"y{j}", y, check.TYPES, like=target)
     if target.numel():
-        run = torch.ops.headstart.affine if check.dispatched(target) else run_affine
         c, seed, step, offset, stream, origin = noise or NO_NOISE
-        bs, ys = [float(b) for b, _ in terms], [y for _, y in terms]
-        address = (library.signed(int(seed)), int(step), int(offset), int(stream), origin)
-        run(op, x, float(a), ys, bs, float(c), *address, out, scaled, float(scale))
+        noise = Noise(float(c), int(seed), int(step), int(offset), int(stream), origin)
+        pairs = [(float(b), y) for b, y in terms]
+        task = Task(op, x, float(a), pairs, noise, out, scaled, float(scale))
+        if library.dispatched(op, x, out, scaled, origin, *(y for _, y in terms)):
+            torch.ops.headstart.affine(*task.arguments())
+        else:
+            run_affine(task)
 
 
-def _launch(
-    op: str, target: Tensor, state: int, x: int, a: float, inputs: list[tuple[int, int]], bs: Sequence[float],
-    noise: Noise, out: int, scaled: tuple[int, int], scale: float,
-) -> None:  # fmt: skip
-    """One kernel on addresses (0: absent) and type codes."""
-    c, seed, step, offset, stream, origin = noise
-    at = 0 if origin is None else origin.data_ptr()
+class Task(NamedTuple):
+    """A checked row of any layout; the fields are those of `row`."""
+
+    op: str
+    x: Tensor | None
+    a: float
+    terms: list[tuple[float, Tensor]]
+    noise: Noise
+    out: Tensor | None
+    scaled: Tensor | None
+    scale: float
+
+    @property
+    def target(self) -> Tensor:
+        """The output that sets shape, device and memory order."""
+        target = self.out if self.out is not None else self.scaled
+        assert target is not None
+        return target
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The row as the arguments of the registered op's schema, which knows no tuples."""
+        bs, ys = [b for b, _ in self.terms], [y for _, y in self.terms]
+        c, seed, step, offset, stream, origin = self.noise
+        return (
+            self.op, self.x, self.a, ys, bs, c, library.signed(seed), step, offset, stream, origin, self.out,
+            self.scaled, self.scale,
+        )  # fmt: skip
+
+
+def _run_registered(*arguments: Any) -> None:
+    op, x, a, ys, bs, c, seed, step, offset, stream, origin, out, scaled, scale = arguments
+    noise = Noise(c, seed % 2**64, step, offset, stream, origin)
+    run_affine(Task(op, x, a, list(zip(bs, ys, strict=True)), noise, out, scaled, scale))
+
+
+def run_affine(task: Task) -> None:
+    """The row on checked tensors of any layout."""
+    inputs = check.arrange(task.op, task.target, [y for _, y in task.terms])
+    task = task._replace(terms=[(b, y) for (b, _), y in zip(task.terms, inputs, strict=True)])
+    if task.x is not None:
+        task = task._replace(x=check.arrange(task.op, task.target, [task.x])[0])
+    if task.noise.scale and not task.target.is_contiguous():
+        task = _with_noise(task)
+    _launch(task)
+
+
+def _launch(task: Task) -> None:
+    """One kernel on the addresses of tensors that all lie in one memory order."""
+    op, target, a, scale = task.op, task.target, task.a, task.scale
+    dtype = task.out.dtype if task.out is not None else task.x.dtype if task.x is not None else torch.float32
+    state = check.TYPES[dtype]
+    x = check.address(op, "x", task.x, dtype, target)
+    out = check.address(op, "out", task.out, dtype, target)
+    bs = [b for b, _ in task.terms]
+    inputs = [
+        (check.address(op, f"y{j}", y, y.dtype, target), check.TYPES[y.dtype]) for j, (_, y) in enumerate(task.terms)
+    ]
+    scaled = ABSENT
+    if task.scaled is not None:
+        to = check.address(op, "out_scaled" if out else "out", task.scaled, task.scaled.dtype, target)
+        scaled = to, check.TYPES[task.scaled.dtype]
+    c, seed, step, offset, stream, origin = task.noise
+    at = check.address(op, "noise.origin", origin, torch.int64, target)
     rows = target.shape[0] if c else 1
     params = _core.AffineParams(
         rows=rows, columns=target.numel() // rows, type=state, x=x, a=a,
@@ -134,46 +196,26 @@ def _launch(
     _core.affine(check.place(target), params)
 
 
-def run_affine(
-    op: str, x: Tensor | None, a: float, ys: list[Tensor], bs: list[float], c: float, seed: int, step: int, offset: int,
-    stream: int, origin: Tensor | None, out: Tensor | None, scaled: Tensor | None, scale: float,
-) -> None:  # fmt: skip
-    """The row on checked tensors of any layout."""
-    target = out if out is not None else scaled
-    assert target is not None
-    noise = Noise(c, seed % 2**64, step, offset, stream, origin)
-    ys = check.arrange(op, target, ys)
-    x = None if x is None else check.arrange(op, target, [x])[0]
-    if c and not target.is_contiguous():
-        x, a, ys, bs = _with_noise(x, a, ys, bs, noise, target)
-        noise = NO_NOISE
-    state = check.TYPES[out.dtype if out is not None else x.dtype if x is not None else torch.float32]
-    inputs = [(y.data_ptr(), check.TYPES[y.dtype]) for y in ys]
-    to_scaled = ABSENT if scaled is None else (scaled.data_ptr(), check.TYPES[scaled.dtype])
-    at, to = (0 if tensor is None else tensor.data_ptr() for tensor in (x, out))
-    _launch(op, target, state, at, a, inputs, bs, noise, to, to_scaled, scale)
-
-
-def _with_noise(
-    x: Tensor | None, a: float, ys: list[Tensor], bs: list[float], noise: Noise, target: Tensor
-) -> tuple[Tensor | None, float, list[Tensor], list[float]]:
-    """The row with its noise as one more input, in the memory order of `target`: the same bits as noise in the kernel.
+def _with_noise(task: Task) -> Task:
+    """The row with its noise as one more input, in the memory order of its output: the bits of noise in the kernel.
 
     Noise follows the contiguous order of elements, whatever the layout of the state.
     """
-    z = torch.empty(target.shape, device=target.device)
-    _launch("normal", z, 0, 0, 0.0, [], [], noise._replace(scale=1.0), z.data_ptr(), ABSENT, 1.0)
-    if len(ys) == 4:
-        state = x.dtype if x is not None else torch.float32
-        sum_ = torch.empty_like(target, dtype=state)
-        run_affine("affine", x, a, ys, bs, *NO_NOISE, sum_, None, 1.0)
-        x, a, ys, bs = sum_, 1.0, [], []
-    return x, a, [*ys, z.contiguous(memory_format=check.layout(target))], [*bs, noise.scale]
+    target = task.target
+    z = torch.empty(target.shape, dtype=torch.float32, device=target.device)
+    _launch(Task("normal", None, 0.0, [], task.noise._replace(scale=1.0), z, None, 1.0))
+    z = z.contiguous(memory_format=check.layout(target))
+    x, a, terms = task.x, task.a, task.terms
+    if len(terms) == MAX_TERMS:
+        sum_ = torch.empty_like(target, dtype=x.dtype if x is not None else torch.float32)
+        _launch(Task("affine", x, a, terms, NO_NOISE, sum_, None, 1.0))
+        x, a, terms = sum_, 1.0, []
+    return task._replace(x=x, a=a, terms=[*terms, (task.noise.scale, z)], noise=NO_NOISE)
 
 
 library.define(
-    "affine(str op, Tensor? x, float a, Tensor[] y, float[] b, float c, int seed, int step, int offset, int stream, "
-    "Tensor? origin, Tensor(a!)? out, Tensor(b!)? scaled, float scale) -> ()",
-    run_affine,
+    "affine(str op, Tensor? x, float a, Tensor[] y, float[] b, float c, SymInt seed, SymInt step, SymInt offset, "
+    "SymInt stream, Tensor? origin, Tensor(a!)? out, Tensor(b!)? scaled, float scale) -> ()",
+    _run_registered,
     lambda *arguments: None,
 )

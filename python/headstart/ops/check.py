@@ -1,19 +1,58 @@
-"""What every op checks before it takes an address, and the one form its errors have."""
+"""What every op checks before it takes an address, of noise or of memory, and the one form its errors have."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from headstart import _core
-from headstart.ops.address import Noise
 
 DEVICES = ("cpu", "cuda", "meta")
 STATE = (torch.float32, torch.float64)
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}  # `Type` of csrc/kernels.h
+
+
+class Stream(enum.IntEnum):
+    """Independent sequences of noise under one seed; part of every noise address."""
+
+    START = 0
+    SOLVER = 1
+    COMPONENT = 2
+    FACTOR = 3
+    FLOOR = 4
+    SCALE = 5
+    NOISING = 6
+    ORDER = 7
+    DROP = 8
+
+
+class Noise(NamedTuple):
+    """The noise term `scale * z` of an affine row.
+
+    `z` is standard normal; element e of row i is a function of (seed, offset + i, step, e, stream) alone, the same on
+    every device, for every batch split.
+
+    Attributes:
+        scale: standard deviation of the term.
+        seed: key, an integer in [0, 2^64): all 64 bits count, nothing is folded; others are refused.
+        step: which draw of the seed, in [0, 2^32).
+        offset: sample index of row 0, in [0, 2^32).
+        stream: which use, see `Stream`.
+        origin: None, or int64 `[2]` on the state's device: seed (as a signed integer) and offset, read when the kernel
+            runs, in place of the two above: what a captured CUDA graph is replayed with.
+    """
+
+    scale: float
+    seed: int
+    step: int
+    offset: int = 0
+    stream: int = Stream.SOLVER
+    origin: Tensor | None = None
 
 
 def describe(tensor: object) -> str:
@@ -40,6 +79,18 @@ def require(op: str, name: str, tensor: Tensor, dtypes: Collection[torch.dtype],
         raise ValueError(f"{op}: {name} must be on cpu or cuda, got {describe(tensor)}")
     if tensor.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{op}: {name} requires a gradient, which this op does not give; call it in torch.no_grad()")
+
+
+def require_output(op: str, name: str, tensor: Tensor) -> None:
+    """Refuses what cannot be written to as it lies in memory.
+
+    Raises:
+        ValueError: a lazy negation, such as the imaginary part of a conjugate, or a lazy zero.
+    """
+    if torch.compiler.is_compiling():  # its tensors are none of these
+        return
+    if tensor.is_neg() or torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.ZeroTensor):
+        raise ValueError(f"{op}: {name} must have memory of its own values, got a lazy view; clone it first")
 
 
 def _wanted(dtypes: Iterable[torch.dtype], like: Tensor | None) -> str:
@@ -81,9 +132,34 @@ def require_apart(op: str, params: _core.AffineParams) -> None:
         raise ValueError(f"{op}: {overlap[0]} overlaps {overlap[1]} in memory; give it its own")
 
 
-def dispatched(tensor: Tensor) -> bool:
-    """Whether a call must go through torch's dispatcher: under `torch.compile`, and for tensors without memory."""
-    return torch.compiler.is_compiling() or tensor.is_meta
+def address(op: str, name: str, tensor: Tensor | None, dtype: torch.dtype, like: Tensor) -> int:
+    """Where the tensor's memory begins, 0 for None or no elements: the last look at all that leaves for a kernel.
+
+    Args:
+        op, name: what an error names.
+        tensor: contiguous, or in the memory order of the kernel's output.
+        dtype: what the kernel will read it as.
+        like: a tensor on the device that the kernel runs on.
+
+    Raises:
+        TypeError: another dtype, or no dense tensor.
+        ValueError: another device, strides with gaps, memory that was freed or is shorter than the tensor says.
+    """
+    if tensor is None or not (n := tensor.numel()):
+        return 0
+    if tensor.dtype is not dtype or tensor.layout is not torch.strided:
+        raise TypeError(f"{op}: {name} must be a dense {dtype} tensor, got {describe(tensor)}")
+    if tensor.device != like.device:
+        raise ValueError(f"{op}: {name} must be on {like.device}, got {describe(tensor)}")
+    if not tensor.is_contiguous() and not tensor.is_contiguous(memory_format=layout(tensor)):
+        raise ValueError(f"{op}: {name} must be contiguous or channels-last, got strides {tensor.stride()}")
+    at = tensor.data_ptr()
+    end = (tensor.storage_offset() + n) * tensor.itemsize
+    if not at or tensor.is_neg() or tensor.untyped_storage().nbytes() < end:
+        raise ValueError(
+            f"{op}: {name} must have memory of its own for {describe(tensor)}; its storage was freed or cut"
+        )
+    return at
 
 
 def require_device(name: str, device: torch.device | str) -> torch.device:
@@ -93,7 +169,7 @@ def require_device(name: str, device: torch.device | str) -> torch.device:
         ValueError: one that it does not know, or that this machine does not have.
     """
     try:
-        return torch.empty(0, device=device).device
+        return torch.empty(0, device=device, dtype=torch.float32).device
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         here = "cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
@@ -112,7 +188,7 @@ def require_address(op: str, seed: int, step: int, offset: int, stream: int, row
         ValueError: out of range, or no integer.
     """
     for name, value, bits in (("seed", seed, 64), ("step", step, 32), ("offset", offset, 32), ("stream", stream, 32)):
-        if not is_integer(value) or value < 0 or value >> bits:
+        if not is_integer(value) or not 0 <= value <= (1 << bits) - 1:
             raise ValueError(f"{op}: {name} must be an integer in [0, 2^{bits}), got {value!r}")
     if int(offset) + rows > 2**32:  # a numpy integer of 32 bits would wrap around
         raise ValueError(f"{op}: offset + rows must be at most 2^32, got {offset} + {rows}")
@@ -124,7 +200,8 @@ def require_noise(op: str, noise: Noise, target: Tensor) -> None:
     """Refuses noise whose address is out of range, or whose origin is not int64 `[2]` on the target's device.
 
     Raises:
-        TypeError, ValueError: as said.
+        TypeError: the origin's dtype.
+        ValueError: all else.
     """
     if target.dim() == 0:
         raise ValueError(f"{op}: x must be [B, *shape] where noise is added, got a scalar")

@@ -20,7 +20,7 @@ WIDE = 1e4  # spread over total variance from which densities are computed in fl
 class Components(NamedTuple):
     """Gaussian components with covariance `C_k = diag(variance_k) + axes_k^T diag(spread_k) axes_k`.
 
-    Fields:
+    Attributes:
         mean: `[K, D]`.
         variance: `[K, D]` (then `axes` is None), or `[K, 1]`: the same in every direction.
         axes: `[K, R, D]` with orthonormal rows, or None.

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from headstart import _core
 from headstart.ops import check, library
-from headstart.ops.address import Noise, Stream
 from headstart.ops.affine import row
+from headstart.ops.check import Noise, Stream
 
 
 def noise(
@@ -45,13 +45,20 @@ def normal(
 ) -> Tensor:  # fmt: skip
     """`scale z`: normals `[n, *shape]` in float32, float64, float16 or bfloat16, addressed as in `Noise`.
 
+    Args:
+        shape: `[n, *shape]`.
+        seed, step, offset, stream: address of the noise, see `Noise`.
+        scale: standard deviation.
+        dtype: of the result.
+        device: of the result; None: the CPU, whatever torch's default device.
+
     Raises:
         TypeError: another dtype.
         ValueError: an address out of range, or a shape with no leading sample dimension.
     """
     if len(shape) == 0 or min(shape) < 0:
         raise ValueError(f"normal: shape must be [n, *shape], got {list(shape)}")
-    out = torch.empty(tuple(shape), dtype=dtype, device=device)
+    out = torch.empty(tuple(shape), dtype=dtype, device=device or "cpu")
     check.require("normal", "out", out, check.TYPES)
     term = Noise(scale, seed, step, offset, stream)
     if dtype in check.STATE:
@@ -67,22 +74,30 @@ def uniform(
 ) -> Tensor:  # fmt: skip
     """Uniforms `[n]` in (0, 1], float64 with 53 bits, one per sample index, addressed as in `Noise`.
 
+    Args:
+        n: how many.
+        seed, step, offset, stream: address of the noise, see `Noise`.
+        device: of the result; None: the CPU, whatever torch's default device.
+
     Raises:
         ValueError: an address out of range.
     """
     check.require_address("uniform", seed, step, offset, stream, n, 1)
-    out = torch.empty(n, dtype=torch.float64, device=device)
+    out = torch.empty(n, dtype=torch.float64, device=device or "cpu")
     if n:
-        run = torch.ops.headstart.uniform if check.dispatched(out) else _run_uniform
+        run = torch.ops.headstart.uniform if library.dispatched("uniform", out) else _run_uniform
         run(library.signed(int(seed)), int(step), int(offset), int(stream), out)
     return out
 
 
 def _run_uniform(seed: int, step: int, offset: int, stream: int, out: Tensor) -> None:
+    to = check.address("uniform", "out", out, torch.float64, out)
     address = _core.Address(seed=seed % 2**64, offset=offset, step=step, stream=stream)
-    _core.uniform(check.place(out), _core.UniformParams(rows=out.shape[0], address=address, out=out.data_ptr()))
+    _core.uniform(check.place(out), _core.UniformParams(rows=out.shape[0], address=address, out=to))
 
 
 library.define(
-    "uniform(int seed, int step, int offset, int stream, Tensor(a!) out) -> ()", _run_uniform, lambda *arguments: None
+    "uniform(SymInt seed, SymInt step, SymInt offset, SymInt stream, Tensor(a!) out) -> ()",
+    _run_uniform,
+    lambda *arguments: None,
 )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from headstart.ops.address import Noise
+from headstart.ops.check import Noise
 from headstart.ops.component import Components
 from headstart.ops.mixture import Posterior
 
@@ -36,8 +36,8 @@ def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> list[Tensor]:
 
 def words(rows: int, groups: int, seed: int, step: int, offset: int, stream: int) -> Tensor:
     """Random words `[rows, groups, 4]` of samples `offset + row`."""
-    sample = torch.arange(offset, offset + rows)[:, None].expand(rows, groups)
-    group = torch.arange(groups)[None].expand(rows, groups)
+    sample = torch.arange(offset, offset + rows, dtype=torch.int64, device="cpu")[:, None].expand(rows, groups)
+    group = torch.arange(groups, dtype=torch.int64, device="cpu")[None].expand(rows, groups)
     constant = torch.ones_like(group)
     key = (seed & MASK, (seed >> 32) & MASK)
     return torch.stack(philox([group, sample, step * constant, stream * constant], key), dim=-1)

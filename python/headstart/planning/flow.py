@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from headstart.ops.library import exact, rounds_products
 from headstart.start.mixture import GaussianMixture
 from headstart.start.transport import asinh_levels, descend
 
@@ -42,13 +43,15 @@ class ReducedFlow:
     scale: float
     metric: Tensor
 
+    @exact
     def square(self, error: Tensor) -> Tensor:
         """Mean square a coordinate, `[B]`, of errors `[B, m]`; see `weigh_errors`."""
         return (error @ self.metric.to(error.dtype)).square().sum(1)
 
+    @exact
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`E[x_0 | x_0 + sigma n = x]` `[B, m]`, differentiable in `x` and `sigma`."""
-        noise = torch.as_tensor(sigma, dtype=x.dtype) ** 2
+        noise = torch.as_tensor(sigma, dtype=x.dtype, device=x.device) ** 2
         total = self.variance + noise
         keep = self.variance / total
         if self.variance.shape[1] > 1:
@@ -71,25 +74,28 @@ class ReducedFlow:
         coefficient = (y * gain * g[..., None]).flatten(1)
         return torch.addmm(g @ ((1 - keep) * self.mean), coefficient, flat) + x * (g @ keep)
 
+    @exact
     def solve(self, x: Tensor, sigma: float, steps: int) -> Tensor:
         """Where the flow takes states `x` at `sigma`: the fine solution a plan is measured against."""
         length = self.scale * math.sqrt(x.shape[1])
         levels = asinh_levels(length, MIN_SIGMA * self.scale, sigma, steps)
         return self.denoise(descend(self.denoise, x, levels), levels[-1])
 
+    @exact
     def sample(self, n: int, sigma: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Clean and noised points `[n, m]` of the law."""
         m = self.mean.shape[1]
         own = torch.multinomial(self.log_weight.exp(), n, replacement=True, generator=generator)
-        z = torch.randn(n, m, generator=generator, dtype=torch.float64).to(self.mean)
+        z = torch.randn(n, m, generator=generator, dtype=torch.float64, device="cpu").to(self.mean)
         x = self.mean[own] + self.variance[own].sqrt() * z
         if self.axes is not None and self.spread is not None:
-            u = torch.randn(n, self.axes.shape[1], generator=generator, dtype=torch.float64).to(self.mean)
+            u = torch.randn(n, self.axes.shape[1], generator=generator, dtype=torch.float64, device="cpu").to(self.mean)
             x = x + ((self.spread[own].sqrt() * u)[:, None] @ self.axes[own])[:, 0]
-        noise = torch.randn(n, m, generator=generator, dtype=torch.float64).to(self.mean)
+        noise = torch.randn(n, m, generator=generator, dtype=torch.float64, device="cpu").to(self.mean)
         return x, x + sigma * noise
 
 
+@exact
 def reduce_flow(mixture: GaussianMixture) -> ReducedFlow:
     """The mixture's law on its first principal coordinates, on the CPU.
 
@@ -112,8 +118,9 @@ def reduce_flow(mixture: GaussianMixture) -> ReducedFlow:
         mean, axes, spread = project(weight, mean, axes, spread)
     metric = weigh_errors(weight, mean, variance, axes, spread, d)
     ratio = 0.0 if spread is None else float(spread.max() / (variance.min() + (MIN_SIGMA * scale) ** 2))
-    dtype = torch.float64 if variance.shape[1] > 1 or ratio > WIDE else torch.float32
-    fields = [None if t is None else t.to(dtype).contiguous() for t in (mean, variance, axes, spread)]
+    exact_products = variance.shape[1] > 1 or ratio > WIDE or rounds_products(mean.device)
+    dtype = torch.float64 if exact_products else torch.float32
+    fields = [None if t is None else t.to(dtype, copy=True).contiguous() for t in (mean, variance, axes, spread)]
     return ReducedFlow(fields[0], fields[1], fields[2], fields[3], weight.log().to(dtype), scale, metric)  # type: ignore[arg-type]
 
 

@@ -30,13 +30,15 @@ MIN_NETWORK, CALLS = 0.005, 40  # of the fine solution of a network
 
 def allow_noise(flow: ReducedFlow, share: float, seed: int) -> Callable[[Tensor], Tensor]:
     """Root-mean-square error to allow for in a prediction at each level: `share` of the start's own denoising error."""
-    log_levels = torch.linspace(math.log(MIN_SIGMA * flow.scale), math.log(SIGMA_MAX), 24, dtype=torch.float64)
+    log_levels = torch.linspace(
+        math.log(MIN_SIGMA * flow.scale), math.log(SIGMA_MAX), 24, dtype=torch.float64, device="cpu"
+    )
     errors = []
     with torch.no_grad():
         for level in log_levels.exp().tolist():
             clean, x = flow.sample(POINTS, level, generator(seed, 4))
             errors.append(float(flow.square((flow.denoise(x, level) - clean).double()).mean().sqrt()))
-    known = torch.tensor(errors, dtype=torch.float64)
+    known = torch.tensor(errors, dtype=torch.float64, device="cpu")
 
     def noise(levels: Tensor) -> Tensor:
         place = (levels.detach().log() - log_levels[0]) / (log_levels[1] - log_levels[0])
@@ -144,19 +146,19 @@ def calibrate(
     low = 0.1 * float(x0.std())
     levels = torch.cat(
         [
-            torch.linspace(math.log(low), math.log(sigma), BELOW + 1, dtype=torch.float64)[:-1],
-            torch.linspace(math.log(sigma), math.log(80.0), ABOVE, dtype=torch.float64),
+            torch.linspace(math.log(low), math.log(sigma), BELOW + 1, dtype=torch.float64, device="cpu")[:-1],
+            torch.linspace(math.log(sigma), math.log(80.0), ABOVE, dtype=torch.float64, device="cpu"),
         ]
     ).exp()
     figures = []
     with torch.no_grad():
         for i, level in enumerate(levels.tolist()):
             x = ops.noise(x0, level, seed, i)
-            theirs = predict(denoiser, x, torch.tensor(level, dtype=torch.float64), **cond)
+            theirs = predict(denoiser, x, torch.tensor(level, dtype=torch.float64, device="cpu"), **cond)
             ours = mixture.denoise(x, level)
             pairs = ((theirs, x0), (ours, x0), (theirs, ours))
             figures.append([float((a - b).double().square().mean()) for a, b in pairs])
     network, start, apart = (tuple(column) for column in zip(*figures, strict=True))
-    tau, gap = 1 / levels[BELOW:], torch.tensor(apart[BELOW:], dtype=torch.float64).sqrt()
+    tau, gap = 1 / levels[BELOW:], torch.tensor(apart[BELOW:], dtype=torch.float64, device="cpu").sqrt()
     displacement = sigma * float(torch.trapezoid(gap.flip(0), tau.flip(0)))
     return Calibration(tuple(levels.tolist()), network, start, apart, displacement)

@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import torch
 from torch import Tensor
 
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.io.keyword import gather
 from headstart.io.progress import track
 from headstart.ops.check import describe, is_integer, require_address
+from headstart.ops.library import exact
 from headstart.planning.flow import ReducedFlow, reduce_flow
 from headstart.planning.measure import (
     FINE,
@@ -65,6 +67,7 @@ class PlanOptions:
     progress: bool = False
 
 
+@torch.inference_mode(False)  # the fit takes gradients
 def plan(
     start: MixtureStart | GaussianMixture, nfe: int = 5, sigma_start: float | None = None, free_history: bool = True,
     seed: int = 0, **options: Unpack[PlanKeywords],
@@ -152,6 +155,7 @@ class PlanTask:
     seed: int
 
 
+@exact
 def fit_plan(task: PlanTask, begins: Sequence[float], share: float, advance: Callable[..., None]) -> Plan:
     """The plan from one of the levels `begins`; its errors are not known yet.
 
@@ -173,6 +177,7 @@ def fit_plan(task: PlanTask, begins: Sequence[float], share: float, advance: Cal
     return Plan(nodes, tuple(fit.best.rows()), ghost, 0.0, 0.0, provenance)
 
 
+@exact
 def fit_trial(
     task: PlanTask, sigma: float, noise: Callable[[Tensor], Tensor], advance: Callable[..., None]
 ) -> TableFit:

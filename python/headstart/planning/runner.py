@@ -106,4 +106,4 @@ def in_turn(value: Any, n: int) -> Any:
     """Rows of a condition taken in turn over `n` samples; what has no rows as it is."""
     if not isinstance(value, Tensor) or value.dim() == 0:
         return value
-    return value[(torch.arange(n) % len(value)).to(value.device)]
+    return value[(torch.arange(n, dtype=torch.int64, device="cpu") % len(value)).to(value.device)]

@@ -50,7 +50,7 @@ def search(task: Setup, tables: Sequence[Plan], iterations: int, kind: str) -> t
     scale = task.merit(given, CHOICE)
     best, least, waited = given, scale.value(scale) - MIN_GAIN, 0
     steps: list[dict[str, Any]] = []
-    u, damping = torch.zeros(unknowns.size, dtype=torch.float64), DAMPING[kind]
+    u, damping = torch.zeros(unknowns.size, dtype=torch.float64, device="cpu"), DAMPING[kind]
     try:
         for iteration in range(iterations):
             moved = iterate(task, unknowns, u, damping, kind)
@@ -89,7 +89,12 @@ def iterate(task: Setup, unknowns: Unknowns, u: Tensor, damping: float, kind: st
     residual = goal.sets[0].residual(here) / math.sqrt(goal.floors[0]) if goal.sets else errors.new_zeros(0)
     slopes, others = [], []
     for p in range(unknowns.size):
-        there = task.end(unknowns.plan_at((u + STEP * torch.eye(unknowns.size).double()[p]).tolist()), TRAIN)
+        there = task.end(
+            unknowns.plan_at(
+                (u + STEP * torch.eye(unknowns.size, dtype=torch.float32, device="cpu").double()[p]).tolist()
+            ),
+            TRAIN,
+        )
         change = paired_rows(goal.pairing, there, fine) - errors
         slopes.append(((weight * change) / STEP).flatten().float())
         if goal.sets:

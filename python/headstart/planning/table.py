@@ -39,9 +39,11 @@ class PlanTable:
         h = [math.log(t / s) for t, s in pairwise(grid[:-1])]
         n = len(grid) - 1
         last = [math.log(GHOST) if free_history else math.inf, *h]
-        bend = torch.zeros(n, 2, dtype=torch.float64)
-        bend[: n - 1, 0] = torch.tensor([new / (2 * old) for new, old in zip(h, last, strict=False)])
-        return cls(float(grid[0]), torch.tensor(h, dtype=torch.float64).log(), bend, free_history)
+        bend = torch.zeros(n, 2, dtype=torch.float64, device="cpu")
+        bend[: n - 1, 0] = torch.tensor(
+            [new / (2 * old) for new, old in zip(h, last, strict=False)], dtype=torch.float32, device="cpu"
+        )
+        return cls(float(grid[0]), torch.tensor(h, dtype=torch.float64, device="cpu").log(), bend, free_history)
 
     def copy(self) -> PlanTable:
         return PlanTable(self.sigma, self.gap.detach().clone(), self.bend.detach().clone(), self.free_history)
@@ -77,7 +79,9 @@ class PlanTable:
         square = error.square()
         pairs = square + torch.cat([square[:1], square[:-1]])
         older = torch.cat([pairs[:1], pairs[:-1]])
-        used = torch.tensor([[self.differences(i) > j for j in range(2)] for i in range(n)])
+        used = torch.tensor(
+            [[self.differences(i) > j for j in range(2)] for i in range(n)], dtype=torch.bool, device="cpu"
+        )
         b = torch.where(used, self.bend, self.bend.new_zeros(())).square()
         return (left.square() * (b[:, 0] * pairs + b[:, 1] * older)).sum()
 
@@ -135,7 +139,7 @@ def draw_trajectories(
     with torch.no_grad():
         x = flow.sample(n, sigma, generator)[1]
         if sigma == SIGMA_MAX:
-            x = sigma * torch.randn(n, x.shape[1], generator=generator, dtype=torch.float64).to(x)
+            x = sigma * torch.randn(n, x.shape[1], generator=generator, dtype=torch.float64, device="cpu").to(x)
         if not free_history:
             return Trajectories(x, flow.solve(x, sigma, steps), ())
         near = flow.denoise(x, sigma)
@@ -209,7 +213,9 @@ class TableFit:
                     break
 
     def iterate(self) -> None:
-        rows = torch.randint(len(self.train.x), (self.batch,), generator=self.generator)
+        rows = torch.randint(
+            len(self.train.x), (self.batch,), generator=self.generator, dtype=torch.int64, device="cpu"
+        )
         data = self.train.part(rows)
         with torch.enable_grad():  # whatever the caller has switched off
             end = self.table.run(self.flow, data.x, data.history)
@@ -221,4 +227,4 @@ class TableFit:
         if all(bool(p.grad.isfinite().all()) for p in (self.table.gap, self.table.bend) if p.grad is not None):
             self.adam.step()
         with torch.no_grad():
-            self.table.gap.clamp_(min=torch.tensor(MIN_GAP).log().item(), max=2.0)
+            self.table.gap.clamp_(min=torch.tensor(MIN_GAP, dtype=torch.float32, device="cpu").log().item(), max=2.0)

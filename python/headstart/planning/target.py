@@ -63,7 +63,10 @@ class Whitened:
         Groups are drawn from the data with replacement; the data's own distance from their law is added.
         """
         generator, whole = torch.Generator().manual_seed(seed), moments(self.rows)
-        draws = [torch.randint(len(self.rows), (n,), generator=generator) for _ in range(DRAWS)]
+        draws = [
+            torch.randint(len(self.rows), (n,), generator=generator, dtype=torch.int64, device="cpu")
+            for _ in range(DRAWS)
+        ]
         squares = torch.stack([(moments(self.rows[some]) - whole).square().sum() for some in draws])
         return float(squares.quantile(QUANTILE)) * (1 + n / len(self.rows))
 
@@ -135,7 +138,11 @@ def feature_sets(data: Tensor, features: Features | None, seed: int) -> tuple[Wh
     own coordinates, leading and minor; and absolute values of random mixtures of them, which see shapes that moments
     do not. Where `features` is given, tuning takes those, and the choice takes the built-in ones.
     """
-    data = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:ROWS].to(data.device)]
+    data = data[
+        torch.randperm(len(data), generator=torch.Generator().manual_seed(seed), dtype=torch.int64, device="cpu")[
+            :ROWS
+        ].to(data.device)
+    ]
     image = is_image(data)
     plain = Whitened.of((lambda x: x.clamp(-1, 1).flatten(1)) if image else (lambda x: x.flatten(1)), data, across)
     if features is not None:
@@ -144,7 +151,7 @@ def feature_sets(data: Tensor, features: Features | None, seed: int) -> tuple[Wh
         return Whitened.of(GradientFeatures.fit(data, min(LEADING, len(data) - 1)), data, leading), plain
     size = plain.axes.shape[1]
     generator = torch.Generator().manual_seed(seed)
-    turn = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
+    turn = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64, device="cpu")).Q
 
     def bent(x: Tensor) -> Tensor:
         return ((x.flatten(1).double().cpu() - plain.center) @ plain.axes @ turn).abs()

@@ -56,7 +56,7 @@ def gits(
     if not 0 < sigma_min < start.sigma:
         raise ValueError(f"gits: sigma_min must be above 0 and below the start's {start.sigma:g}, got {sigma_min!r}")
     if nfe == 1:
-        return torch.tensor([start.sigma, 0.0], dtype=torch.float64)
+        return torch.tensor([start.sigma, 0.0], dtype=torch.float64, device="cpu")
     levels = log_uniform(start.sigma, sigma_min, FINE)[:-1]
     given = dict(cond or {})
     states = [initial_state(start, n, seed, 0, None, given)]
@@ -69,7 +69,7 @@ def gits(
 def costs(states: list[Tensor], levels: list[float]) -> Tensor:
     """`c_ij` `[N, N]` for i < j, infinite elsewhere. Slopes are those of the Euler steps between neighbours."""
     count = len(levels)
-    cost = torch.full((count, count), math.inf, dtype=torch.float64)
+    cost = torch.full((count, count), math.inf, dtype=torch.float64, device="cpu")
     flat = [state.double().flatten(1) for state in states]
     for i in range(count - 1):
         slope = (flat[i + 1] - flat[i]) / (levels[i + 1] - levels[i])

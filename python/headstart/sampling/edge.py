@@ -150,7 +150,7 @@ def label_of(op: str, value: Any, n: int, strict: bool) -> Any:
     labels = value
     if isinstance(value, (list, tuple, np.ndarray)) or is_integer(value):
         try:
-            labels = torch.as_tensor(int(value) if is_integer(value) else value)
+            labels = torch.as_tensor(int(value) if is_integer(value) else value, device="cpu")
         except (TypeError, ValueError, RuntimeError):
             labels = value
         if is_integer(value):
@@ -256,7 +256,7 @@ def warn_unless_finite(op: str, x: Tensor, stacklevel: int = 3) -> None:
     Raises:
         NotFinite: where the user has made it an error.
     """
-    if ops.check.dispatched(x) or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if ops.library.is_odd(x) or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
     if sound(x):
         return

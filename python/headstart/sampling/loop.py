@@ -15,6 +15,7 @@ from torch import Tensor
 from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned, Preconditioning
 from headstart.guidance import Conditions, Guided
+from headstart.ops.affine import MAX_TERMS
 from headstart.sampling.buffer import BUFFERS
 from headstart.solver import Row
 
@@ -138,7 +139,7 @@ def twice(x: Tensor) -> Tensor:
 
 def version(tensor: Tensor) -> int | None:
     """torch's count of the writes into a tensor's memory; None where it keeps none (inference mode, tracers)."""
-    return None if tensor.is_inference() or ops.check.dispatched(tensor) else tensor._version
+    return None if tensor.is_inference() or ops.library.is_odd(tensor) else tensor._version
 
 
 def unchanged(tensor: Tensor, before: int | None) -> bool:
@@ -148,7 +149,7 @@ def unchanged(tensor: Tensor, before: int | None) -> bool:
 
 def address(tensor: Tensor) -> int | None:
     """Where its memory begins; None for tensors without any."""
-    plain = type(tensor) in (Tensor, torch.nn.Parameter) and not ops.check.dispatched(tensor)
+    plain = type(tensor) in (Tensor, torch.nn.Parameter) and not ops.library.is_odd(tensor)
     return tensor.data_ptr() if plain and tensor.numel() else None
 
 
@@ -175,7 +176,6 @@ def require(branch: Branch, raw: object, like: Tensor) -> None:
 
 
 Term = tuple[float, Tensor]
-MAX_TERMS = 4  # tensors that the affine op takes beside the state
 
 
 class Origin(NamedTuple):
@@ -321,7 +321,10 @@ class Descent:
 
         `joint`: one call serves both branches, so that its input is there twice.
         """
-        out, following = BUFFERS.take(x, x.dtype), self.branches[i + 1]
+        following = self.branches[i + 1]
+        if i == len(self.rows) - 1:  # what a user gets is a tensor of its own
+            return ops.affine(x, a, terms, noise, torch.empty_like(x)), None
+        out = BUFFERS.take(x, x.dtype)
         if not following or following[0].scale is None:
             return ops.affine(x, a, terms, noise, out), None
         n, (scale, dtype), wide = x.shape[0], following[0].scale, joint and len(following) == 2

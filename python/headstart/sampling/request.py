@@ -50,7 +50,7 @@ def numbers_of(op: str, grid: Any) -> Any:
         TypeError: it has none.
     """
     try:
-        return torch.as_tensor(grid, dtype=torch.float64).tolist()
+        return torch.as_tensor(grid, dtype=torch.float64, device=getattr(grid, "device", "cpu")).tolist()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{op}: grid must be [steps + 1] noise levels, got {type(grid).__name__}") from None
 

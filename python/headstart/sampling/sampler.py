@@ -6,7 +6,8 @@ Where no graph can be captured the same loop runs without one, and the sampler s
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -48,7 +49,7 @@ class Capture:
     def __init__(self, run: Callable[[], Tensor], device: torch.device) -> None:
         if device.type != "cuda":
             raise NotCaptured(f"the state is on {device.type}, a CUDA graph needs a CUDA device")
-        with torch.cuda.device(device), torch.no_grad():
+        with torch.cuda.device(device), torch.no_grad(), uncached_autocast():
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):  # puts the stream back, which torch does not after a failed capture
@@ -72,6 +73,22 @@ class Capture:
             result = self.result.clone()
             self.done.record(stream)
         return result
+
+
+@contextmanager
+def uncached_autocast() -> Iterator[None]:
+    """Autocast as it is, but without its cache of cast weights.
+
+    A graph would replay reads of casts that the cache frees when the caller leaves autocast, and would not cast weights
+    anew that have changed.
+    """
+    cached = torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(cached)
 
 
 def first_wait(run: Callable[[], Tensor]) -> str | None:
@@ -114,7 +131,7 @@ def record(run: Callable[[], Tensor], stream: torch.cuda.Stream) -> tuple[torch.
 def revive(generator: torch.Generator, before: torch.Generator, device: torch.device) -> None:
     """Makes torch's random numbers work again: some versions leave the generator waiting for a capture's end."""
     try:
-        torch.rand(1, device=device)
+        torch.rand(1, device=device, dtype=torch.float32)
     except RuntimeError:
         generator.graphsafe_set_state(before)
 

@@ -35,7 +35,7 @@ def karras(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> 
         first, last = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     except (OverflowError, ZeroDivisionError):  # of Python's own power, and of 1 / rho
         first, last = math.inf, 0.0
-    levels = _finish(torch.linspace(first, last, steps, dtype=torch.float64) ** rho, sigma_max)
+    levels = _finish(torch.linspace(first, last, steps, dtype=torch.float64, device="cpu") ** rho, sigma_max)
     if not bool((levels[:-1] > levels[1:]).all()):
         raise ValueError(
             f"karras: rho must leave {steps} levels that descend, got {rho:g}: use 1 to 100, or log_uniform"
@@ -49,7 +49,7 @@ def log_uniform(sigma_max: float, sigma_min: float, steps: int) -> Tensor:
     Arguments, result and errors as in `karras`; the limit of its `rho` to infinity.
     """
     _require("log_uniform", sigma_max, sigma_min, steps)
-    levels = torch.linspace(math.log(sigma_max), math.log(sigma_min), steps, dtype=torch.float64).exp()
+    levels = torch.linspace(math.log(sigma_max), math.log(sigma_min), steps, dtype=torch.float64, device="cpu").exp()
     return _finish(levels, sigma_max)
 
 

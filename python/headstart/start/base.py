@@ -37,7 +37,7 @@ class StudentTLaw(BaseLaw):
 
     def __init__(self, df: float, learned: bool) -> None:
         super().__init__()
-        self.log_df = nn.Parameter(torch.tensor(math.log(df)), requires_grad=learned)
+        self.log_df = nn.Parameter(torch.tensor(math.log(df), dtype=torch.float32, device="cpu"), requires_grad=learned)
 
     @property
     def df(self) -> Tensor:
@@ -58,7 +58,7 @@ class StudentTLaw(BaseLaw):
 @lru_cache(maxsize=16)
 def table_of(df: float) -> Tensor:
     """The table of draws of `sqrt(df / chi_square(df))`."""
-    return radius_table(torch.tensor([df], dtype=torch.float64))
+    return radius_table(torch.tensor([df], dtype=torch.float64, device="cpu"))
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def check_labels(name: str, labels: object, n: int) -> Tensor:
     labels = tensor_of(labels)
     if isinstance(labels, (list, tuple)):
         with suppress(TypeError, ValueError, RuntimeError):  # refused below, by its type
-            labels = torch.as_tensor(labels)
+            labels = torch.as_tensor(labels, device=getattr(labels, "device", "cpu"))
     integers = isinstance(labels, Tensor) and not labels.is_floating_point() and not labels.is_complex()
     if not isinstance(labels, Tensor) or not integers or labels.shape != (n,) or labels.dtype == torch.bool:
         raise ValueError(f"{name}: labels must be integers [{n}], got {describe(labels)}")

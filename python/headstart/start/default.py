@@ -10,6 +10,7 @@ from torch import Tensor
 from headstart.fitting.covariance import Covariance, Full, LowRank
 from headstart.io.keyword import gather
 from headstart.ops.check import is_integer
+from headstart.ops.library import exact
 from headstart.start.check import check_data, check_labels
 from headstart.start.mixture import GaussianMixture
 from headstart.start.option import MixtureOptions
@@ -64,6 +65,7 @@ def enough_by_class(labels: Tensor, n: int) -> bool:
     return classes <= MAX_CLASSES and least >= POINTS_BY_CLASS
 
 
+@exact
 def fit(
     data: Tensor,
     components: int | Literal["auto"] | None = None,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.ops.library import exact
 from headstart.start.check import check_address, check_data, check_labels, check_points, check_sigma
 
 CHUNK = 1024
@@ -64,6 +65,7 @@ class EmpiricalStart:
     def conditional(self) -> bool:
         return self.empirical.conditional
 
+    @exact
     def sample(self, n: int, seed: int = 0, offset: int = 0, labels: int | Tensor | None = None) -> Tensor:
         """Samples `offset .. offset + n - 1` of `seed`, `[n, *shape]`: the same bits in any split into batches.
 
@@ -104,6 +106,7 @@ class EmpiricalStart:
             raise ValueError(f"{name}: the data has no point of class {int(labels[~known][0])}")
         return labels
 
+    @exact
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats of `x` `[n, *shape]`, as `[n]` float64, over all points; `sigma` must be above 0."""
         sigma = check_sigma("log_prob", self.sigma, positive=True)

@@ -16,6 +16,7 @@ from headstart import ops
 from headstart.fitting import Fit, FitReport
 from headstart.ops.array import tensor_of
 from headstart.ops.component import change, extremes, widen
+from headstart.ops.library import exact
 from headstart.start.check import check_address, check_labels, check_mixture, check_points, check_sigma
 from headstart.start.file import write
 from headstart.start.transport import transport
@@ -44,6 +45,7 @@ class MixtureStart:
     def conditional(self) -> bool:
         return self.mixture.conditional
 
+    @exact
     def sample(self, n: int, seed: int = 0, offset: int = 0, labels: int | Tensor | None = None) -> Tensor:
         """Samples `offset .. offset + n - 1` of `seed`, `[n, *shape]`: the same bits in any split into batches.
 
@@ -81,6 +83,7 @@ class MixtureStart:
         """`transport`, by the name that `sample(latents=z)` knows."""
         return self.transport(z, labels)
 
+    @exact
     def history(self, x: Tensor, above: float, labels: int | Tensor | None = None) -> list[Tensor]:
         """Denoised predictions of the start itself for states `x` `[n, *shape]`, at `sigma` and at `above`.
 
@@ -186,7 +189,9 @@ class Mixture(ABC):
 
     def given(self, label: int) -> Self:
         """The mixture of one class; means and covariances are shared."""
-        return self.replace(weight=self.rows("given", torch.tensor([label]), 1)[0], class_weight=None)
+        return self.replace(
+            weight=self.rows("given", torch.tensor([label], dtype=torch.int64, device="cpu"), 1)[0], class_weight=None
+        )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """This mixture with its components on another device or in another dtype."""
@@ -204,7 +209,7 @@ class Mixture(ABC):
             return self.weight[None]
         if self.class_weight is None:
             raise ValueError(f"{name}: labels were given, but this mixture was fitted without labels")
-        labels = torch.as_tensor(labels)
+        labels = torch.as_tensor(labels, device=getattr(labels, "device", "cpu"))
         labels = check_labels(name, labels.expand(n) if labels.ndim == 0 else labels, n)
         row = self.class_weight[labels.to(self.class_weight.device).clamp_max(len(self.class_weight) - 1)]
         absent = (labels >= len(self.class_weight)) | (row.sum(1) == 0).to(labels.device)
@@ -241,6 +246,7 @@ class Mixture(ABC):
         asked = torch.as_tensor(labels, device=x.device).expand(len(x))
         return [((asked == label).nonzero()[:, 0], own[int(label)]) for label in asked.unique()]
 
+    @exact
     def evaluate(self, name: str, x: Tensor, sigma: float, labels: int | Tensor | None, denoise: bool) -> ops.Posterior:
         """`posterior`, at the cost of each point's own class where classes share no component."""
         parts = self.split(name, x, labels)
@@ -281,12 +287,14 @@ class Mixture(ABC):
         assert denoised is not None
         return denoised.reshape(x.shape).to(x.dtype)
 
+    @exact
     def transport(
         self, z: Tensor, sigma: float | Tensor, sigma_max: float = 80.0, labels: int | Tensor | None = None
     ) -> Tensor:
         """`sigma_max z` `[B, *shape]` carried to `sigma` on this mixture's own flow; see `transport.py`."""
         return transport(self, z, float(sigma), sigma_max, labels)
 
+    @exact
     def denoise_levels(self, x: Tensor, sigma: Tensor, labels: int | Tensor | None) -> Tensor:
         """`denoise` with a noise level for each point, a level at a time."""
         if sigma.numel() != len(x):

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from headstart.fitting.flow import FlowNetwork
 from headstart.io.keyword import gather
+from headstart.ops.library import exact
 from headstart.start.base import Base, GaussianBase, StudentTBase
 from headstart.start.noised_flow import NoisedFlow
 from headstart.start.option import FlowOptions, training_of
@@ -82,9 +83,9 @@ def make_network(dim: int, classes: int, transform: Transform, base: Base, seed:
             raise ValueError(f"Flow: {' or '.join(f'{kind}(...)' for kind in kinds)} is needed, got {value!r}")
     if dim < 2:
         raise ValueError(f"Flow: a sample must have at least 2 values, got {dim}; a GaussianMixture takes one")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
-        return CouplingNetwork(dim, classes, transform, base)
+        return CouplingNetwork(dim, classes, transform, base).float()
 
 
 def describe(variant: Transform | Base) -> dict[str, Any]:
@@ -108,6 +109,9 @@ class Flow(NoisedFlow):
     """
 
     @classmethod
+    @exact
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def fit(
         cls,
         data: Tensor,

@@ -14,6 +14,7 @@ from headstart.fitting.gaussian import fit_gaussian
 from headstart.fitting.law import Normal
 from headstart.io.keyword import gather
 from headstart.ops.component import change, wide
+from headstart.ops.library import exact
 from headstart.start.check import check_data, check_labels, check_points
 from headstart.start.family import Mixture
 from headstart.start.learn import Recipe, learn
@@ -43,6 +44,7 @@ class GaussianMixture(Mixture):
     """
 
     @classmethod
+    @exact
     def fit(
         cls,
         data: Tensor,
@@ -144,6 +146,7 @@ class Gaussian:
     """`p(x) = N(x; mu, S)`, or one Gaussian a class: mixtures whose components need no search."""
 
     @staticmethod
+    @exact
     def fit(
         data: Tensor,
         covariance: Covariance = Full(),

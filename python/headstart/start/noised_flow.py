@@ -13,6 +13,7 @@ from torch import Tensor
 from headstart import ops
 from headstart.fitting import FlowReport
 from headstart.fitting.flow import FlowNetwork
+from headstart.ops.library import exact
 from headstart.start.check import check_address, check_points, check_sigma
 from headstart.start.file import write
 from headstart.start.standard import Frame
@@ -68,6 +69,7 @@ class NoisedFlow:
         return moved
 
     @torch.no_grad()
+    @exact
     def sample(self, n: int, seed: int = 0, offset: int = 0, labels: int | Tensor | None = None) -> Tensor:
         """Samples `offset .. offset + n - 1` of `seed`, `[n, *shape]`.
 
@@ -98,6 +100,7 @@ class NoisedFlow:
         return self.network.inverse(z, label)
 
     @torch.no_grad()
+    @exact
     def log_prob(self, x: Tensor, labels: int | Tensor | None = None) -> Tensor:
         """Log-density in nats of `x` `[n, *shape]`, as `[n]`, in the dtype of `x` (float32 for 16-bit `x`).
 
@@ -122,13 +125,15 @@ class NoisedFlow:
             found = self.network.log_prob(y, label)
         else:
             each = [
-                self.network.log_prob(y, torch.full((len(y),), k, device=y.device)) + float(weight[k].log())
+                self.network.log_prob(y, torch.full((len(y),), k, device=y.device, dtype=torch.int64))
+                + float(weight[k].log())
                 for k in weight.nonzero()[:, 0].tolist()
             ]
             found = torch.stack(each).logsumexp(0)
         dtype = flat.dtype if flat.dtype in (torch.float32, torch.float64) else mean.dtype
         return found.to(flat.device, dtype) - len(mean) * math.log(scale)
 
+    @exact
     def denoise(self, x: Tensor, labels: int | Tensor | None = None) -> Tensor:
         """Posterior mean of `x_0` given `x` `[n, *shape]`, by Tweedie's formula `x + sigma^2 grad log p(x)`.
 

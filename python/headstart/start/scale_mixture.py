@@ -30,10 +30,10 @@ MIN_DF, MAX_DF = 0.5, 2000.0  # where a draw is within 2e-10 of the inverse
 
 def radius_table(df: Tensor) -> Tensor:
     """Chebyshev coefficients `[K, 2, OCTAVES, TERMS]` of `s` for degrees of freedom `[K]`, float64 on the host."""
-    j = torch.arange(TERMS, dtype=torch.float64)
+    j = torch.arange(TERMS, dtype=torch.float64, device="cpu")
     middle = j + 0.5
     node = 0.75 + 0.25 * (math.pi / TERMS * middle).cos()
-    v = 0.5 * node * 2.0 ** -torch.arange(OCTAVES, dtype=torch.float64)[:, None]
+    v = 0.5 * node * 2.0 ** -torch.arange(OCTAVES, dtype=torch.float64, device="cpu")[:, None]
     a = 0.5 * df.double().cpu()[:, None, None]
     radius = torch.stack([(0.5 * (a.log() - invert(a, v, tail))).exp() for tail in (False, True)], dim=1)
     transform = (math.pi / TERMS * j[:, None] * middle).cos() * 2 / TERMS
@@ -119,7 +119,7 @@ def nodes(df: float, dim: int, ratio: float, most: float | None = None) -> Nodes
     low = math.log(df / (df + most * ratio)) - solve(lambda t: half * (t - 1 + math.exp(-t)), log_error)
     high = math.log((df + dim) / df) + solve(lambda t: shape * (math.expm1(t) - t), log_error)
     count = math.ceil((high - low) * frequency / (2 * math.pi)) + 1
-    log_w = torch.linspace(low, high, count, dtype=torch.float64)
+    log_w = torch.linspace(low, high, count, dtype=torch.float64, device="cpu")
     peak = half * math.log(half) - math.lgamma(half) + math.log((high - low) / (count - 1))
     return Nodes(log_w.exp(), half * (log_w - log_w.exp()) + peak)
 

@@ -50,7 +50,7 @@ class Frame(NamedTuple):
         weight = self.class_weight
         if weight is None:
             raise ValueError(f"{name}: labels were given, but this flow was fitted without labels")
-        labels = torch.as_tensor(labels)
+        labels = torch.as_tensor(labels, device=getattr(labels, "device", "cpu"))
         labels = check_labels(name, labels.expand(n) if labels.ndim == 0 else labels, n).to(weight.device)
         absent = (labels >= len(weight)) | (weight[labels.clamp_max(len(weight) - 1)] == 0)
         if absent.any():
@@ -84,7 +84,7 @@ def standardize(
         scale = math.sqrt(variance + sigma**2)
     elif not 0 < scale < math.inf:
         raise ValueError(f"fit: scale must be above 0 and finite, got {scale}")
-    labels = None if labels is None else labels.to(data.device)
+    labels = None if labels is None else labels.to(data.device, copy=True)
     weight = None if labels is None else labels.bincount().double() / len(labels)
     return Points(centred / scale, labels), Frame(shape, sigma, mean.float(), scale, weight)
 
@@ -123,7 +123,8 @@ def restore(
         raise ValueError("a tensor is not finite")
     if weight is not None and (bool((weight < 0).any()) or not bool(weight.sum() > 0)):
         raise ValueError("class_weight must be at least 0 and not all 0")
-    network = build(shape, 0 if weight is None else len(weight)).to(mean.dtype)
+    with torch.device("cpu"):
+        network = build(shape, 0 if weight is None else len(weight)).to(mean.dtype)
     prefix = "network."
     weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     try:

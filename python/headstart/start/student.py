@@ -16,6 +16,7 @@ from headstart.fitting.student import StudentT
 from headstart.io.keyword import gather
 from headstart.ops.array import tensor_of
 from headstart.ops.check import describe
+from headstart.ops.library import exact
 from headstart.start.check import check_data, check_points, dense
 from headstart.start.default import choose_size
 from headstart.start.family import Mixture
@@ -80,6 +81,7 @@ class StudentTMixture(Mixture):
             raise ValueError(f"StudentTMixture: df must be {wanted}, got {describe(df)}: {df.flatten().tolist()[:8]}")
 
     @classmethod
+    @exact
     def fit(
         cls,
         data: Tensor,

@@ -6,10 +6,12 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from headstart.fitting import FlowReport
 from headstart.io.keyword import gather
+from headstart.ops.library import exact
 from headstart.start.check import check_data
 from headstart.start.noised_flow import NoisedFlow
 from headstart.start.option import TarFlowOptions, training_of
@@ -46,6 +48,9 @@ class TarFlow(NoisedFlow):
         self.guidance = guidance
 
     @classmethod
+    @exact
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def fit(
         cls,
         data: Tensor,

@@ -66,7 +66,7 @@ class TarFlowBlock(nn.Module):
         super().__init__()
         self.reverse, self.classes = reverse, size.classes
         self.patch = nn.Linear(size.width, size.channels)
-        self.position = nn.Parameter(0.02 * torch.randn(size.tokens, size.channels))
+        self.position = nn.Parameter(0.02 * torch.randn(size.tokens, size.channels, dtype=torch.float32, device="cpu"))
         self.label = nn.Embedding(size.classes + 1, size.channels)
         made = nn.ModuleList(TarFlowLayer(size.channels) for _ in range(size.layers))
         self.layers: Sequence[TarFlowLayer] = made  # type: ignore[assignment]

@@ -44,7 +44,7 @@ class TarFlowNetwork(FlowNetwork):
 
     def known(self, label: Tensor | None, like: Tensor) -> Tensor:
         """Labels, the null label where there are none."""
-        return torch.full((len(like),), self.classes, device=like.device) if label is None else label
+        return torch.full((len(like),), self.classes, device=like.device, dtype=torch.int64) if label is None else label
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`z` `[B, D]` and `log |det dz/dx|` `[B]`."""
@@ -77,9 +77,9 @@ def make_tarflow_network(size: Architecture, seed: int) -> TarFlowNetwork:
         ValueError: sizes that do not fit each other.
     """
     check_architecture(size)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
-        return TarFlowNetwork(size)
+        return TarFlowNetwork(size).float()
 
 
 WARM = 3  # steps before a capture, for libraries that set themselves up in their first calls
@@ -108,7 +108,7 @@ class Decoder:
         heads, channels = block.layers[0].heads, block.position.shape[1]
         size = (len(block.layers), self.copies * batch, heads, tokens, channels // heads)
         self.keys, self.values = z.new_zeros(size), z.new_zeros(size)
-        self.places = torch.arange(tokens, device=z.device)
+        self.places = torch.arange(tokens, device=z.device, dtype=torch.int64)
         self.position = torch.zeros(1, dtype=torch.int64, device=z.device)
         self.entry = z.new_empty(self.copies * batch, channels)
         self.x = torch.empty_like(z)

@@ -117,4 +117,4 @@ def halves(dim: int, layer: int) -> Tensor:
     Two layers go by each bit, one for each half, before the next: any two coordinates are soon told apart.
     """
     bits = max(1, (dim - 1).bit_length())
-    return (torch.arange(dim) >> (layer // 2 % bits)) % 2 == layer % 2
+    return (torch.arange(dim, dtype=torch.int64, device="cpu") >> (layer // 2 % bits)) % 2 == layer % 2

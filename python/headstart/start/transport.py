@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.ops.library import multiplied
 from headstart.start.check import check_points, check_sigma
 
 ORDER = 4
@@ -120,7 +121,7 @@ def asinh_levels(scale: float, sigma: float, sigma_max: float, steps: int) -> li
 def carry(mixture: Carrier, z: Tensor, levels: Sequence[float], labels: int | Tensor | None = None) -> Tensor:
     """Latents `z` from `levels[0]` down the levels on the mixture's flow."""
     weight = mixture.rows("transport", labels, len(z)).to(mixture.components.mean)
-    center = (weight @ mixture.components.mean).to(z.device, z.dtype).expand(len(z), -1).reshape(z.shape)
+    center = multiplied(weight, mixture.components.mean).to(z.device, z.dtype).expand(len(z), -1).reshape(z.shape)
     return descend(lambda x, sigma: mixture.denoise(x, sigma, labels), levels[0] * z, levels, center.contiguous())
 
 
@@ -139,9 +140,9 @@ def descend(
 
 def adams(taus: Sequence[float], end: float) -> list[float]:
     """Weights of the integral from `taus[0]` to `end` of the polynomial through values at `taus`."""
-    at = torch.tensor(taus, dtype=torch.float64)
+    at = torch.tensor(taus, dtype=torch.float64, device="cpu")
     step = end - taus[0]
     nodes = (at - taus[0]) / step
-    powers = torch.arange(len(taus), dtype=torch.float64)
+    powers = torch.arange(len(taus), dtype=torch.float64, device="cpu")
     vandermonde = nodes[None, :] ** powers[:, None]
     return (step * torch.linalg.solve(vandermonde, 1 / (powers + 1))).tolist()

@@ -52,7 +52,7 @@ def classifier(name: str = "fashion", device: str | torch.device = "cpu") -> Cla
         if header.get("format") != FORMAT:
             raise ValueError(f"zoo: {path.name} must have format {FORMAT}, got {header.get('format')!r}")
         weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
-        network = Classifier()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # its first weights are drawn, and replaced
+        network = Classifier().float()
     network.load_state_dict(weights)
     return network.to(device).eval().requires_grad_(False)

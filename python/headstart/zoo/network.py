@@ -112,7 +112,7 @@ class UNet(nn.Module):
         phase = c_noise.float().reshape(-1, 1) * omega
         noise = torch.cat([phase.cos(), phase.sin()], dim=1).to(self.label.weight.dtype)
         if label is None:
-            label = torch.full((batch,), self.classes, device=c_noise.device)
+            label = torch.full((batch,), self.classes, device=c_noise.device, dtype=torch.int64)
         return functional.silu(self.noise(noise) + self.label(label))
 
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:

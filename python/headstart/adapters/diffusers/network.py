@@ -78,7 +78,7 @@ class DiffusersNetwork:
         if "added_cond_kwargs" in self._takes and any(name in given for name in ADDED):
             given["added_cond_kwargs"] = {name: given.pop(name) for name in ADDED if name in given}
         if label is None and self.null_label is not None:
-            label = torch.full((n,), self.null_label, device=x.device)
+            label = torch.full((n,), self.null_label, device=x.device, dtype=torch.int64)
         if label is not None:
             given["class_labels"] = label.to(x.device)
         for name in self._needs:

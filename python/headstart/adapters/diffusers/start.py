@@ -63,7 +63,7 @@ def scale_of(scheduler: Any, schedule: Schedule, sigma: float) -> float:
         return schedule.preconditioning(sigma).c_in
     if isinstance(schedule, Diffusion):  # init_noise_sigma is that of the pipeline's first timestep
         scheduler = copy.deepcopy(scheduler)
-        scheduler.sigmas = torch.tensor([sigma, 0.0])
+        scheduler.sigmas = torch.tensor([sigma, 0.0], dtype=torch.float32, device="cpu")
     return 1 / float(scheduler.init_noise_sigma)
 
 

@@ -106,9 +106,11 @@ class ResampledConv(nn.Module):
     ) -> None:
         super().__init__()
         self.up, self.filter_last = up, filter_last
-        self.weight = nn.Parameter(torch.empty(out_channels, channels, size, size)) if size else None
-        self.bias = nn.Parameter(torch.empty(out_channels)) if size else None
-        self.register_buffer("resample_filter", torch.empty(1, 1, len(taps), len(taps)))
+        self.weight = (
+            nn.Parameter(torch.empty(out_channels, channels, size, size, dtype=torch.float32)) if size else None
+        )
+        self.bias = nn.Parameter(torch.empty(out_channels, dtype=torch.float32)) if size else None
+        self.register_buffer("resample_filter", torch.empty(1, 1, len(taps), len(taps), dtype=torch.float32))
 
     def resample(self, x: Tensor, pad: int) -> Tensor:
         taps = self.get_buffer("resample_filter").expand(x.shape[1], 1, -1, -1)
@@ -223,7 +225,7 @@ class FourierEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("freqs", torch.empty(width // 2))
+        self.register_buffer("freqs", torch.empty(width // 2, dtype=torch.float32))
 
     def forward(self, t: Tensor) -> Tensor:
         phase = t[:, None] * (2 * math.pi * self.get_buffer("freqs"))

@@ -36,7 +36,7 @@ def vectors(x: Tensor, classes: int, label: Tensor | int | None, class_labels: T
     if not classes:
         return None
     if label is None and class_labels is None:
-        return torch.zeros(1, classes, device=x.device)
+        return torch.zeros(1, classes, device=x.device, dtype=torch.float32)
     n = x.shape[0]
     if class_labels is not None:
         if label is not None or list(class_labels.shape) not in ([n, classes], [1, classes]):
@@ -180,7 +180,7 @@ class Wrapped:
         """The grid with each level moved to the nearest that the network knows; 0 stays 0; see `Network.round`."""
         if not hasattr(self.net, "round_sigma"):
             return grid
-        rounded = torch.as_tensor(self.net.round_sigma(grid)).to(grid)
+        rounded = torch.as_tensor(self.net.round_sigma(grid), device="cpu").to(grid)
         return distinct(grid, torch.where(grid == 0, grid, rounded))
 
     def __call__(

@@ -64,8 +64,8 @@ class MPFourier(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("freqs", torch.empty(width))
-        self.register_buffer("phases", torch.empty(width))
+        self.register_buffer("freqs", torch.empty(width, dtype=torch.float32))
+        self.register_buffer("phases", torch.empty(width, dtype=torch.float32))
 
     def forward(self, t: Tensor) -> Tensor:
         return math.sqrt(2) * (t[:, None] * self.get_buffer("freqs") + self.get_buffer("phases")).cos()
@@ -80,7 +80,7 @@ class MPConv(nn.Module):
     def __init__(self, channels: int, out_channels: int, size: int | None = None) -> None:
         super().__init__()
         kernel = () if size is None else (size, size)
-        self.weight = nn.Parameter(torch.empty(out_channels, channels, *kernel))
+        self.weight = nn.Parameter(torch.empty(out_channels, channels, *kernel, dtype=torch.float32))
 
     def fold(self, gain: Tensor | float = 1.0) -> None:
         """Replaces the weight by what multiplies the input (equations 47 and 66)."""
@@ -152,7 +152,7 @@ class MagnitudeBlock(nn.Module):
         self.res_balance, self.attn_balance, self.clip = config.res_balance, config.attn_balance, config.clip_act
         self.heads = out // config.channels_per_head if stage.attends else 0
         self.register_buffer("kernel", None, persistent=False)
-        self.emb_gain = nn.Parameter(torch.empty([]))
+        self.emb_gain = nn.Parameter(torch.empty([], dtype=torch.float32))
         self.conv_res0 = MPConv(channels if decodes else out, out, 3)
         self.emb_linear = MPConv(embedding, out)
         self.conv_res1 = MPConv(out, out, 3)
@@ -209,7 +209,7 @@ class MagnitudeUNet(nn.Module):
         embedding = max(widths) if on_all is None else asked.model_channels * on_all
         self.label_dim, self.label_balance, self.concat_balance = label_dim, asked.label_balance, asked.concat_balance
         num_blocks, attn_resolutions = asked.num_blocks, asked.attn_resolutions
-        self.out_gain = nn.Parameter(torch.empty([]))
+        self.out_gain = nn.Parameter(torch.empty([], dtype=torch.float32))
         self.emb_fourier = MPFourier(noise)
         self.emb_noise = MPConv(noise, embedding)
         self.emb_label = MPConv(label_dim, embedding) if label_dim else None
