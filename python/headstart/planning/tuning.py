@@ -13,12 +13,11 @@ from torch import Tensor
 from headstart.guidance import Guided
 from headstart.io.progress import track
 from headstart.ops.check import require_address
-from headstart.planning.goal import Goal, figures
 from headstart.planning.planner import MAX_CALLS
 from headstart.planning.planner import plan as plan_on_start
 from headstart.planning.runner import Runner
 from headstart.planning.search import CHOICE, HELD, MIXES, RETRIES, TRAIN, Setup, search
-from headstart.planning.target import Features, Pairing, feature_sets
+from headstart.planning.target import Features, Goal, Pairing, feature_sets, figures
 from headstart.planning.unknown import Unknowns
 from headstart.sampling.edge import check_denoiser
 from headstart.sampling.request import plan_start
@@ -59,7 +58,7 @@ def tune(
     b_i (D_i - D_{i-1})` a row where it is data. Residuals `r(u)` (`planning/target.py`): of the network, `x - x_fine`
     from the same latents, as it is and with minor directions brought up, divided by each sample's rms; of the data,
     `(m, C_ii - 1, 0.7 C_ij)` of whitened features. Levenberg-Marquardt with finite differences
-    (`planning/levenberg.py`), the same latents in every evaluation, with a ridge towards the given plan. For data,
+    (`planning/search.py`), the same latents in every evaluation, with a ridge towards the given plan. For data,
     steps of mixtures of both residuals are tried beside the data's own. What is returned was chosen on a second set of
     latents and, for data, with a second set of features; a third set of latents must confirm it. Where nothing wins,
     the given plan comes back as it was.
@@ -93,7 +92,7 @@ def tune(
         ValueError, TypeError: an argument out of its range or of another kind, or a budget that is too small, before
             any network call.
 
-    References: see `planning/levenberg.py`; "Learning to Discretize Denoising Diffusion ODEs" (Tong et al., 2024,
+    References: see `planning/search.py`; "Learning to Discretize Denoising Diffusion ODEs" (Tong et al., 2024,
     https://arxiv.org/abs/2405.15506) fits nodes and call levels by backpropagation.
     """
     began = time.perf_counter()
