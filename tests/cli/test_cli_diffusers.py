@@ -72,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_unseen_images_end_to_end(place: Path, tmp_path: Path) -> None:
     shared = ["--denoiser", f"diffusers:{place / 'pipeline'}", "--n", 48, "--steps", 6]
     text = call("sample", *shared, "--start", place / "start.safetensors", "--out", tmp_path / "out", "--sigma", 1.0)
-    assert "wrote 48 images, grid.png and samples.npz" in text
+    assert "wrote 48 images, grid.png, samples.npz" in text
     assert "6 network calls a sample" in text
     with np.load(tmp_path / "out" / "samples.npz") as file:
         samples = file["arr_0"]
