@@ -20,7 +20,7 @@ from torch.nn import functional
 from bench.zoo.train import FOLDER, load_training_images
 from headstart.io import read_dataset
 from headstart.io.output import write
-from headstart.zoo.classifier import FORMAT, Classifier
+from headstart.zoo.network import FORMAT, Classifier
 
 BATCH, RATE, SHIFT = 128, 3e-3, 2
 

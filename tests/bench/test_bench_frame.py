@@ -20,7 +20,7 @@ from headstart.compare.case import BLACK, crop, cropped, frame, require_side, si
 from headstart.compare.store import Result, files_of, name_of, networks_of, path_of, strips_of
 from headstart.io import Dataset
 from headstart.zoo import denoiser, images
-from headstart.zoo.classifier import classifier
+from headstart.zoo.network import classifier
 
 RUN = ["bench", "quality", "--quick", "--n", "20", "--starts", "learned,classic", "--solvers", "2M"]
 

@@ -19,7 +19,7 @@ from headstart.compare.way import METHODS, Way
 from headstart.metrics import frechet_distance, kernel_distance, statistics
 from headstart.solver import calls
 from headstart.zoo import images
-from headstart.zoo.classifier import classifier
+from headstart.zoo.network import classifier
 
 FEW = [Way("alone", "none", "none", 0), Way("learned", "2M", "log", 3), Way("classic", "2M", "log", 3)]
 

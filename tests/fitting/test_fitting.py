@@ -15,7 +15,7 @@ from torch import Tensor
 from headstart.fitting import FitReport, Recipe, fit_mixture
 from headstart.fitting import em as em_module
 from headstart.fitting import law as expectation
-from headstart.fitting.kmeans import lloyd, seed_centres
+from headstart.fitting.em import lloyd, seed_centres
 from headstart.fitting.law import MixtureState, expect, wide
 from headstart.ops import Components
 from headstart.start import Diagonal, Full, GaussianMixture, Isotropic, LowRank, fit

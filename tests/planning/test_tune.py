@@ -11,8 +11,8 @@ import headstart as hs
 from conftest import random_components
 from headstart.planning import tuning
 from headstart.planning.measure import Exact
+from headstart.planning.search import Unknowns
 from headstart.planning.target import Whitened, across, moments, spaced
-from headstart.planning.unknown import Unknowns
 from headstart.solver import Row
 
 COMPONENTS = random_components("rank2", k=4, d=5, dtype=torch.float32)

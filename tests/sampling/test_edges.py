@@ -17,7 +17,7 @@ import headstart as hs
 from conftest import random_components
 from headstart.sampling.edge import NotFinite
 from headstart.solver import Solver
-from headstart.zoo.classifier import classifier
+from headstart.zoo.network import classifier
 
 CLASSIC = hs.Classic((4,), 5.0)
 CLASSES = torch.tensor([0, 1, 2, 1])

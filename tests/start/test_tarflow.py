@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from headstart.start.standard import Frame
-from headstart.start.tarflow_block import Architecture
-from headstart.start.tarflow_network import Decoder, TarFlowNetwork, eager_reason, make_tarflow_network
+from headstart.start.noised_flow import Frame
+from headstart.start.tarflow_network import Architecture, Decoder, TarFlowNetwork, eager_reason, make_tarflow_network
 
 SIZES = [
     Architecture((1, 2, 2), 1, 8, 1, 1, 0),

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from headstart.cli.bench_quality import Denoiser, Device, Out, Quick, Side, find_data, find_out, numbers, quality
-from headstart.cli.common import console, find_denoiser, find_device, guarded, require_file, say
-from headstart.cli.options import spread
+from headstart.cli.common import console, find_denoiser, find_device, guarded, require_file, say, spread
 
 bench = typer.Typer(
     help="Measure quality for each network call, speed and energy, and make one page of it.", no_args_is_help=True

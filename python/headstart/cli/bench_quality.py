@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headstart.cli.common import DENOISER, console, find_denoiser, find_device, guarded, require_folder, say
-from headstart.cli.options import spread
+from headstart.cli.common import DENOISER, console, find_denoiser, find_device, guarded, require_folder, say, spread
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the JSON file; default bench/results/DEVICE.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -61,7 +60,7 @@ def find_data(train: str, heldout: str, side: int | None = None) -> tuple[Any, A
 def find_judge(denoiser: str, train: Any) -> Any:
     """The zoo's classifier, of images 28 wide, for what its networks make of them; None for other denoisers."""
     from headstart.compare.case import cropped
-    from headstart.zoo.classifier import SIDE, classifier
+    from headstart.zoo.network import SIDE, classifier
 
     if not denoiser.startswith("zoo:") or train.labels is None:
         return None

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.cli.common import console, find_device, guarded, require_file, require_seed, say
-from headstart.cli.options import spread
+from headstart.cli.common import console, find_device, guarded, require_file, require_seed, say, spread
 
 if TYPE_CHECKING:
     import torch

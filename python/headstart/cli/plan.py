@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headstart.cli.common import console, find_denoiser, find_device, guarded, require_file, require_seed, say
-from headstart.cli.options import spread
+from headstart.cli.common import console, find_denoiser, find_device, guarded, require_file, require_seed, say, spread
 
 HELDOUT = 64
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.cli.common import console, find_device, guarded, require_folder, say
+from headstart.cli.common import console, find_device, guarded, require_folder, say, spread
 from headstart.cli.evaluate import FEATURES, find_features
-from headstart.cli.options import spread
 
 if TYPE_CHECKING:
     from headstart.compare.network import Subject

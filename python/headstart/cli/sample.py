@@ -22,8 +22,8 @@ from headstart.cli.common import (
     require_folder,
     require_seed,
     say,
+    spread,
 )
-from headstart.cli.options import spread
 
 
 @dataclass(frozen=True)

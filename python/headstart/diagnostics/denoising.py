@@ -25,9 +25,9 @@ from headstart.sampling.edge import check_denoiser, part_of, settle
 from headstart.sampling.request import labels_of
 from headstart.solver.grid import log_uniform
 from headstart.start.check import check_sigma
-from headstart.start.classic import Classic
 from headstart.start.family import MixtureStart
 from headstart.start.protocol import Start
+from headstart.start.reference import Classic
 
 FAR = 100.0  # the integral's far end, in standard deviations of the data: what lies beyond is about D / FAR^4 nats
 MIN_LEVEL = 1e-100  # noise level whose inverse square still has room in float64

@@ -16,9 +16,8 @@ from headstart.ops.check import require_address
 from headstart.planning.planner import MAX_CALLS
 from headstart.planning.planner import plan as plan_on_start
 from headstart.planning.runner import Runner
-from headstart.planning.search import CHOICE, HELD, MIXES, RETRIES, TRAIN, Setup, search
+from headstart.planning.search import CHOICE, HELD, MIXES, RETRIES, TRAIN, Setup, Unknowns, search
 from headstart.planning.target import Features, Goal, Pairing, feature_sets, figures
-from headstart.planning.unknown import Unknowns
 from headstart.sampling.edge import check_denoiser
 from headstart.sampling.request import plan_start
 from headstart.solver import DPMpp2M

@@ -2,9 +2,8 @@
 
 from headstart.solver.adams import DEIS, IPNDM
 from headstart.solver.afs import AFS
-from headstart.solver.euler import Euler
-from headstart.solver.heun import Churn, Heun
 from headstart.solver.multistep import DPMpp2M, DPMpp3M, DPMppSDE2M, DPMppSDE3M
+from headstart.solver.onestep import Churn, Euler, Heun
 from headstart.solver.row import Row, Solver, calls
 from headstart.solver.stochastic import DDPM, Ancestral, EulerMaruyama
 from headstart.solver.unipc import UniPC

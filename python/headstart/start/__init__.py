@@ -1,18 +1,16 @@
 """Initial laws: where the reverse diffusion starts."""
 
 from headstart.fitting.covariance import Covariance, Diagonal, Full, Isotropic, LowRank
-from headstart.start.base import GaussianBase, StudentTBase
-from headstart.start.classic import Classic
 from headstart.start.default import fit
-from headstart.start.empirical import Empirical, EmpiricalStart
 from headstart.start.family import MixtureStart
 from headstart.start.flow import Flow
 from headstart.start.mixture import Gaussian, GaussianMixture
 from headstart.start.protocol import Start
+from headstart.start.reference import Classic, Empirical, EmpiricalStart
 from headstart.start.store import load
 from headstart.start.student import StudentTMixture
 from headstart.start.tarflow import TarFlow
-from headstart.start.transform import Coupling, Spline
+from headstart.start.transform import Coupling, GaussianBase, Spline, StudentTBase
 
 __all__ = [
     "Classic",

@@ -12,13 +12,13 @@ from headstart.io.keyword import gather
 from headstart.ops.check import is_integer
 from headstart.ops.library import exact
 from headstart.start.check import check_data, check_labels
+from headstart.start.learn import MixtureOptions
 from headstart.start.mixture import GaussianMixture
-from headstart.start.option import MixtureOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from headstart.start.option import MixtureKeywords
+    from headstart.start.learn import MixtureKeywords
 
 SMALL = 32  # dimensions up to which covariances are full
 POINTS_PER_COMPONENT, MAX_COMPONENTS, MAX_BY_CLASS = 100, 32, 16

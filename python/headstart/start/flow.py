@@ -13,16 +13,14 @@ from torch.nn import functional
 from headstart.fitting.flow import FlowNetwork
 from headstart.io.keyword import gather
 from headstart.ops.library import exact
-from headstart.start.base import Base, GaussianBase, StudentTBase
-from headstart.start.noised_flow import NoisedFlow
-from headstart.start.option import FlowOptions, training_of
-from headstart.start.standard import restore, standardize, train
-from headstart.start.transform import Coupling, Spline, Transform
+from headstart.start.learn import FlowOptions, training_of
+from headstart.start.noised_flow import NoisedFlow, restore, standardize, train
+from headstart.start.transform import Base, Coupling, GaussianBase, Spline, StudentTBase, Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from headstart.start.option import FlowKeywords
+    from headstart.start.learn import FlowKeywords
 
 Variant = TypeVar("Variant")
 TRANSFORMS: dict[str, type[Coupling | Spline]] = {kind.__name__: kind for kind in (Coupling, Spline)}

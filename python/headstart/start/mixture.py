@@ -17,13 +17,12 @@ from headstart.ops.component import change, wide
 from headstart.ops.library import exact
 from headstart.start.check import check_data, check_labels, check_points
 from headstart.start.family import Mixture
-from headstart.start.learn import Recipe, learn
-from headstart.start.option import MixtureOptions
+from headstart.start.learn import MixtureOptions, Recipe, learn
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from headstart.start.option import MixtureKeywords
+    from headstart.start.learn import MixtureKeywords
 
 
 class GaussianMixture(Mixture):

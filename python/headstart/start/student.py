@@ -12,7 +12,7 @@ from torch import Tensor
 from headstart import ops
 from headstart.fitting import Fit, FitReport
 from headstart.fitting.covariance import Covariance
-from headstart.fitting.student import StudentT
+from headstart.fitting.law import StudentT
 from headstart.io.keyword import gather
 from headstart.ops.array import tensor_of
 from headstart.ops.check import describe
@@ -20,14 +20,13 @@ from headstart.ops.library import exact
 from headstart.start.check import check_data, check_points, dense
 from headstart.start.default import choose_size
 from headstart.start.family import Mixture
-from headstart.start.learn import Recipe, learn
-from headstart.start.option import StudentOptions
+from headstart.start.learn import Recipe, StudentOptions, learn
 from headstart.start.scale_mixture import MAX_DF, MIN_DF, Shape, evaluate, radius, radius_table, shape_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from headstart.start.option import StudentKeywords
+    from headstart.start.learn import StudentKeywords
 
 NUMBERS = 2**22  # in the largest temporary
 

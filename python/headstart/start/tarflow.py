@@ -13,16 +13,14 @@ from headstart.fitting import FlowReport
 from headstart.io.keyword import gather
 from headstart.ops.library import exact
 from headstart.start.check import check_data
-from headstart.start.noised_flow import NoisedFlow
-from headstart.start.option import TarFlowOptions, training_of
-from headstart.start.standard import Frame, restore, standardize, train
-from headstart.start.tarflow_block import Architecture, check_architecture
-from headstart.start.tarflow_network import TarFlowNetwork, make_tarflow_network
+from headstart.start.learn import TarFlowOptions, training_of
+from headstart.start.noised_flow import Frame, NoisedFlow, restore, standardize, train
+from headstart.start.tarflow_network import Architecture, TarFlowNetwork, check_architecture, make_tarflow_network
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from headstart.start.option import TarFlowKeywords
+    from headstart.start.learn import TarFlowKeywords
 
 DROP, DECAY = 0.1, 1e-4  # share of labels dropped for guidance; weight decay
 
