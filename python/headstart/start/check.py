@@ -85,7 +85,7 @@ def check_sigma(name: str, sigma: float | Tensor, positive: bool = False) -> flo
     number = isinstance(sigma, Real) or (isinstance(sigma, Tensor | np.ndarray) and math.prod(sigma.shape) == 1)
     if not number or isinstance(sigma, bool) or (isinstance(sigma, Tensor) and (sigma.is_complex() or sigma.is_meta)):
         raise TypeError(f"{name}: sigma must be a number, got {sigma if isinstance(sigma, str) else describe(sigma)!r}")
-    value = float(sigma)
+    value = float(sigma) if not isinstance(sigma, int) or abs(sigma) < 2**512 else math.inf
     if math.isfinite(value) and value > MAX_SIGMA:
         raise ValueError(f"{name}: sigma must be at most {MAX_SIGMA:g}, whose square is finite, got {value:g}")
     if not math.isfinite(value) or value < 0 or (positive and value == 0):
