@@ -16,24 +16,7 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.denoiser import EDM
-from headstart.zoo.network import UNet
-
-NAMES = ("fashion",)
-
-
-def locate(name: str, suffix: str) -> Path:
-    """Path of one of the zoo's files.
-
-    Raises:
-        ValueError: a name the zoo does not have.
-        FileNotFoundError: the file is not part of this installation.
-    """
-    if name not in NAMES:
-        raise ValueError(f"zoo: name must be one of {', '.join(NAMES)}, got {name!r}")
-    path = Path(__file__).with_name(name + suffix)
-    if not path.is_file():
-        raise FileNotFoundError(f"zoo: {path.name} is missing from this installation; install the wheel again")
-    return path
+from headstart.zoo.network import UNet, locate
 
 
 def denoiser(name: str = "fashion", device: str | torch.device = "cpu") -> EDM:

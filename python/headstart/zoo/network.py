@@ -12,13 +12,29 @@ map; trained on Fashion-MNIST by `bench/zoo/train_classifier.py`.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart.zoo import locate
+NAMES = ("fashion",)
+
+
+def locate(name: str, suffix: str) -> Path:
+    """Path of one of the zoo's files.
+
+    Raises:
+        ValueError: a name the zoo does not have.
+        FileNotFoundError: the file is not part of this installation.
+    """
+    if name not in NAMES:
+        raise ValueError(f"zoo: name must be one of {', '.join(NAMES)}, got {name!r}")
+    path = Path(__file__).with_name(name + suffix)
+    if not path.is_file():
+        raise FileNotFoundError(f"zoo: {path.name} is missing from this installation; install the wheel again")
+    return path
 
 
 class Block(nn.Module):
