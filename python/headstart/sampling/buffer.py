@@ -60,6 +60,8 @@ class Buffers:
         `copies`: how many times as long in its first dimension.
         """
         shape, strides = like.shape, like.stride()
+        if copies == 1 and 2 * like.numel() * dtype.itemsize < MIN_BYTES:  # little, in most layouts
+            return torch.empty_strided(shape, strides, dtype=dtype, device=like.device)
         if copies > 1:
             rows, rest = shape[0], shape[1:]
             shape, strides = torch.Size((copies * rows, *rest)), (rest.numel(), *strides[1:])

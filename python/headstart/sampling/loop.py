@@ -6,7 +6,7 @@ Functions, noise levels and factors of all calls are settled before the first.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -100,12 +100,13 @@ def conditions_of(denoiser: Denoiser | Preconditioned, cond: dict[str, Any], n: 
 
 
 def ask(
-    branches: Sequence[Branch], x: Tensor, scaled: Tensor | None, given: Conditions, lend: bool
+    branches: Sequence[Branch], x: Tensor, scaled: Tensor | None, given: Conditions, lend: bool, counted: bool
 ) -> tuple[list[Tensor], bool]:
     """The output of each branch at `x`, from one call where one serves both; and whether one wrote into its state.
 
     `scaled`: the input of the first branch, where it is made already; of `2 B` rows for one call.
     `lend`: a branch that is given the state gets the state itself, not a copy.
+    `counted`: torch counts writes here, and Python may look at the count.
     """
     first = branches[0]
     if len(branches) == 2 and given.joint is not None:
@@ -119,7 +120,7 @@ def ask(
             y = x if lend else x.clone()
         else:
             y = scaled if scaled is not None and branch.scale == at else branch.input(x)
-        before = version(y)
+        before = version(y) if counted else None
         raw = branch.network(y, branch.level, **(given.guide if branch.guide else given.main))
         require(branch, raw, x)
         raws.append(raw)
@@ -137,9 +138,12 @@ def twice(x: Tensor) -> Tensor:
     return wide
 
 
+PLAIN = (Tensor, torch.nn.Parameter)
+
+
 def version(tensor: Tensor) -> int | None:
-    """torch's count of the writes into a tensor's memory; None where it keeps none (inference mode, tracers)."""
-    return None if tensor.is_inference() or ops.library.is_odd(tensor) else tensor._version
+    """torch's count of the writes into a tensor's memory; None where it keeps none (inference mode, subclasses)."""
+    return tensor._version if type(tensor) in PLAIN and not tensor.is_inference() else None
 
 
 def unchanged(tensor: Tensor, before: int | None) -> bool:
@@ -149,8 +153,7 @@ def unchanged(tensor: Tensor, before: int | None) -> bool:
 
 def address(tensor: Tensor) -> int | None:
     """Where its memory begins; None for tensors without any."""
-    plain = type(tensor) in (Tensor, torch.nn.Parameter) and not ops.library.is_odd(tensor)
-    return tensor.data_ptr() if plain and tensor.numel() else None
+    return (tensor.data_ptr() or None) if type(tensor) in PLAIN and tensor.numel() else None
 
 
 def require(branch: Branch, raw: object, like: Tensor) -> None:
@@ -193,20 +196,17 @@ class Prediction:
     skip: float
     state: Tensor
     parts: list[Term]
-
-    def __post_init__(self) -> None:
-        self.note()
+    places: list[tuple[int | None, int | None]] = field(default_factory=list)
 
     def note(self) -> None:
         """Remembers where its parts lie, and how often they were written into."""
         self.places = [(address(raw), version(raw)) for _, raw in self.parts]
 
-    def lost(self, raws: Sequence[Tensor]) -> bool:
-        """Whether its parts were overwritten since: written into, or where one of `raws` lies that came later."""
-        later = {address(raw) for raw in raws} - {None}
+    def lost(self, later: set[int | None]) -> bool:
+        """Whether its parts were overwritten since they were noted: written into, or where `later` outputs lie."""
         return any(
-            place in later or (before is not None and version(raw) != before)
-            for (place, before), (_, raw) in zip(self.places, self.parts, strict=True)
+            (place in later and place is not None) or (before is not None and version(raw) != before)
+            for (place, before), (_, raw) in zip(self.places, self.parts, strict=False)
         )
 
     def fold(self) -> int:
@@ -215,8 +215,7 @@ class Prediction:
         if not a and terms and terms[0][1].dtype == x.dtype:
             (a, x), *terms = terms
         denoised = ops.affine(x, a, terms, out=BUFFERS.take(self.state, self.state.dtype))
-        self.skip, self.parts = 0.0, [(1.0, denoised)]
-        self.note()
+        self.skip, self.parts, self.places = 0.0, [(1.0, denoised)], []  # its memory is the run's own
         return 2 * denoised.nbytes + sum(y.nbytes for _, y in terms)
 
 
@@ -270,18 +269,22 @@ class Descent:
         Raises:
             Overwritten: a prediction was lost.
         """
-        given = conditions_of(self.denoiser, cond, x.shape[0])
+        given, counted = conditions_of(self.denoiser, cond, x.shape[0]), not ops.library.watched()
         history = [Prediction(0.0, x, [(1.0, denoised)]) for denoised in known]
         x = x.contiguous()
         point, scaled, moved = x, None, 0  # where the next call is made, and the network's input there
         for i, row in enumerate(self.rows):
             if branches := self.branches[i]:
-                raws = self.watched(branches, point, scaled, given)
-                if not self.overwrites and any(one.lost(raws) for one in history[: self.depth - 1]):
-                    raise Overwritten
+                raws = self.watched(branches, point, scaled, given, counted)
+                if counted and history and not self.overwrites:
+                    later = {address(raw) for raw in raws}
+                    if any(one.lost(later) for one in history[: self.depth - 1]):
+                        raise Overwritten
                 if i == 0 and not self.noisy:  # noise is drawn in the contiguous order
                     x = point = follow(point, raws[0])
                 history = [predict(branches, point, raws), *history[: self.depth - 1]]
+                if counted and self.depth > 1:
+                    history[0].note()
             elif row.analytic is not None:
                 history = [Prediction(row.analytic, point, []), *history[: self.depth - 1]]
             a, terms, folded = unfold(row, x, history)
@@ -299,13 +302,15 @@ class Descent:
         BUFFERS.trim()
         return x.contiguous(), moved
 
-    def watched(self, branches: Sequence[Branch], x: Tensor, scaled: Tensor | None, given: Conditions) -> list[Tensor]:
+    def watched(
+        self, branches: Sequence[Branch], x: Tensor, scaled: Tensor | None, given: Conditions, counted: bool
+    ) -> list[Tensor]:
         """`ask`, of a denoiser that may write into what it is given and into what it returned.
 
         Raises:
             ValueError: it wrote into the state itself.
         """
-        raws, wrote = ask(branches, x, scaled, given, self.lends)
+        raws, wrote = ask(branches, x, scaled, given, self.lends, counted)
         if wrote and self.lends:
             raise ValueError(
                 "sample: the denoiser must leave x as it is, but wrote into it after its first call; give it x.clone()"
@@ -357,7 +362,8 @@ def unfold(row: Row, x: Tensor, history: Sequence[Prediction]) -> tuple[float, l
     more than four predictions.
     """
     moved = 0
-    used = list(zip(row.b, [*row.states, *[0.0] * len(row.b)], history, strict=False))
+    states = row.states or (0.0,) * len(row.b)
+    used = list(zip(row.b, (*states, *(0.0,) * (len(row.b) - len(states))), history, strict=False))
     while True:
         a = row.a
         terms: list[Term] = []
@@ -369,8 +375,10 @@ def unfold(row: Row, x: Tensor, history: Sequence[Prediction]) -> tuple[float, l
                 else:
                     terms.append((share, prediction.state))
             terms += [(b * out, raw) for out, raw in prediction.parts]
+        if len(terms) <= MAX_TERMS:
+            return a, terms, moved
         counts = [len(one.parts) + bool(one.skip and one.state is not x) for _, _, one in used]
-        if len(terms) <= MAX_TERMS or max(counts) == 1:
+        if max(counts) == 1:
             return a, terms, moved
         wanted = min(max(counts), 1 + len(terms) - MAX_TERMS)
         moved += history[next(i for i, count in enumerate(counts) if count >= wanted)].fold()

@@ -177,7 +177,8 @@ def require_state(op: str, dtype: torch.dtype, seed: int, offset: int, n: int) -
 
 def labels_of(start: Start, cond: Mapping[str, Any]) -> int | Tensor | None:
     """`cond["label"]` where the start is conditional on classes, else None."""
-    return cond.get("label") if isinstance(start, ConditionalStart) and start.conditional else None
+    label = cond.get("label")
+    return label if label is not None and isinstance(start, ConditionalStart) and start.conditional else None
 
 
 def initial_state(
