@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from bench.bench_affine import affine_case
-from bench.bench_mixture import GEMM, PLAIN, posterior_case
-from bench.bench_noise import EAGER, noise_case, normal_case
-from bench.ops import table
+from bench.ops.bench_affine import affine_case
+from bench.ops.bench_mixture import GEMM, PLAIN, posterior_case
+from bench.ops.bench_noise import EAGER, noise_case, normal_case
+from bench.runner import table
 from headstart.bench.measure import COMPILED, COPY, OURS, Contest, paired
 from headstart.io.output import write
 from headstart.zoo.network import UNet

@@ -3,7 +3,8 @@
 Builds the extension where it has no CUDA kernels, runs the `cuda` tests, compute-sanitizer over a selection of them,
 and the measurements of `bench.device`. Each stage is a process with a time limit; one that fails is recorded with the
 end of its output, and the others still run. `DIR/gpu.json` is written after each stage: device, driver, versions,
-commit, and every figure beside its limit. Run it in a clone, from its top folder.
+commit, and every figure beside its limit. The last stage says which file is to be committed, and where. Run it in a
+clone, from its top folder; with `--quick` it runs without a GPU too, and leaves out what needs one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +26,8 @@ from typing import Any
 SCHEMA = 1
 TOTAL = 525.0  # seconds for all stages
 TAIL = 4000  # characters of output that are kept
+LAST = "commit"
+ANYWHERE = ("ops", "loop", LAST)  # stages that run without a GPU
 ROOT = Path(__file__).parent.parent
 ABOUT = """
 import json, shutil, subprocess, sys, torch
@@ -87,7 +91,7 @@ def sanitize(tool: str, limit: float, env: dict[str, str]) -> dict[str, Any]:
     """`tool` of compute-sanitizer on headstart's own kernels in a selection of the tests."""
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:
-        return {"status": "skipped: compute-sanitizer was not found", "seconds": 0.0}
+        return skip("compute-sanitizer was not found")
     options = subprocess.run([sanitizer, "--help"], capture_output=True, text=True).stdout
     only = ["--kernel-regex", "kns=headstart"] if "--kernel-regex" in options else []
     tests = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "cuda", "-k", SANITIZED, "tests/ops/test_cuda.py"]
@@ -131,6 +135,25 @@ def show(report: dict[str, Any]) -> None:
                 print(f"  {case['name']:<76} {at['figure']:<18} {at['value']:8.3f}  limit {at['limit']:<5} {verdict}")
 
 
+def skip(reason: str) -> dict[str, Any]:
+    return {"status": f"skipped: {reason}", "seconds": 0.0}
+
+
+def name_commit(report: dict[str, Any], out: Path) -> dict[str, Any]:
+    """What of the run is to be committed: its file, where every stage before this one passed on a GPU."""
+    failed = [name for name, stage in report["stages"].items() if stage["status"].startswith(("failed", "stopped"))]
+    machine = report["machine"]
+    if report["quick"] or "missing" in machine:
+        text = "commit nothing: a dry run measures nothing"
+    elif failed:
+        text = f"commit nothing: {', '.join(failed)} did not pass"
+    else:
+        name = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower()).strip("-")
+        text = f"commit {out / 'gpu.json'} as bench/results/gpu/{name}.json"
+    print(text)
+    return {"status": "passed", "seconds": 0.0, "summary": text}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json")
@@ -141,6 +164,7 @@ def main() -> None:
     if "missing" in machine and not arguments.quick:
         raise SystemExit(f"bench.gpu: needs a GPU: {machine['missing']}")
     arguments.out.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {"schema": SCHEMA, "machine": machine, "quick": arguments.quick, "stages": {}}
     tests = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "tests"]
     stages = {
         "build": (120, lambda limit: build(limit, env)),
@@ -150,15 +174,15 @@ def main() -> None:
         "memcheck": (60, lambda limit: sanitize("memcheck", limit, env)),
         "racecheck": (60, lambda limit: sanitize("racecheck", limit, env)),
         "initcheck": (60, lambda limit: sanitize("initcheck", limit, env)),
+        LAST: (1, lambda limit: name_commit(report, arguments.out)),
     }
-    if "missing" in machine:
-        del stages["build"]
-    report: dict[str, Any] = {"schema": SCHEMA, "machine": machine, "quick": arguments.quick, "stages": {}}
     for name, (limit, stage) in stages.items():
         left = TOTAL - (time.perf_counter() - began)
-        report["stages"][name] = (
-            stage(min(limit, left)) if left > 5 else {"status": "skipped: no time left", "seconds": 0.0}
-        )
+        if "missing" in machine and name not in ANYWHERE:
+            done = skip(machine["missing"])
+        else:
+            done = stage(min(limit, left)) if left > 5 or name == LAST else skip("no time left")
+        report["stages"][name] = done
         if name == "build":
             report["machine"] = about(env)
         report["seconds"] = time.perf_counter() - began

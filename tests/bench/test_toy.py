@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-toy = pytest.importorskip("bench.toy", reason="the benchmarks are not beside the tests")
-from bench import toy_bars, toy_law, toy_plan, toy_score  # noqa: E402
+toy = pytest.importorskip("bench.toy.__main__", reason="the benchmarks are not beside the tests")
+from bench.toy import bars as toy_bars  # noqa: E402
+from bench.toy import law as toy_law  # noqa: E402
+from bench.toy import plan as toy_plan  # noqa: E402
+from bench.toy import score as toy_score  # noqa: E402
 
 SMALL = {name: replace(problem, n=200) for name, problem in toy_law.QUICK.items()}
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from bench.bench_noise import words
+from bench.ops.bench_noise import words
 from headstart import ops
 from headstart.bench.measure import OURS, Contest
 from headstart.ops.component import tables

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.toy_bars import bars
-from bench.toy_law import LEVEL, Toy
+from bench.toy.bars import bars
+from bench.toy.law import LEVEL, Toy
 from headstart.io.output import write
 
 Rows = list[dict[str, Any]]

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 import headstart as hs
-from bench.toy_law import Toy
+from bench.toy.law import Toy
 from headstart.io.output import write
 
 COMPONENTS = 32

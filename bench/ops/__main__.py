@@ -12,9 +12,9 @@ from functools import partial
 
 import torch
 
-from bench.bench_affine import affine_case
-from bench.bench_mixture import posterior_case
-from bench.bench_noise import EAGER, noise_case, normal_case
+from bench.ops.bench_affine import affine_case
+from bench.ops.bench_mixture import posterior_case
+from bench.ops.bench_noise import EAGER, noise_case, normal_case
 from bench.runner import arguments, run
 from headstart.bench.measure import OURS, Contest
 

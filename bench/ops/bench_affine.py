@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.bench_noise import EAGER, EAGER_OUT, FRESH, NORMAL, calls_for, named, shape_of, words
+from bench.ops.bench_noise import EAGER, EAGER_OUT, FRESH, NORMAL, calls_for, named, shape_of, words
 from headstart import ops
 from headstart.bench.measure import COMPILED, OURS, Contest, compiled
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from bench.toy_law import FULL, QUICK, Toy
-from bench.toy_start import BUILDERS, applies
+from bench.toy.law import FULL, QUICK, Toy
+from bench.toy.start import BUILDERS, applies
 from headstart.compare.way import METHODS, exists, methods_of
 
 SIGMA_MIN, BUDGET_MIN = 0.02, 0.05

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import headstart as hs
-from bench.toy_law import Toy
+from bench.toy.law import Toy
 from headstart.io.output import write
 
 HIDDEN, BATCH = 256, 1024

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from bench.toy_law import LEVEL, Toy
+from bench.toy.law import LEVEL, Toy
 from headstart import ops
 from headstart.metrics import max_sliced_wasserstein, sliced_wasserstein, tail_ratios
 

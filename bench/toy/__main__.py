@@ -20,13 +20,13 @@ from typing import Any
 from torch import Tensor
 
 import headstart as hs
-from bench.toy_bars import LARGE, PUBLISHED
-from bench.toy_law import Toy
-from bench.toy_network import network
-from bench.toy_plan import BRIEF, COLUMNS, WHOLE, Plan, Task, solver_and_grid, tasks
-from bench.toy_report import write_report
-from bench.toy_score import FAR, NEAR, Score, budget, immse, kl, large, tails
-from bench.toy_start import BUILDERS, LEARNED, Built, Setting, missing
+from bench.toy.bars import LARGE, PUBLISHED
+from bench.toy.law import Toy
+from bench.toy.network import network
+from bench.toy.plan import BRIEF, COLUMNS, WHOLE, Plan, Task, solver_and_grid, tasks
+from bench.toy.report import write_report
+from bench.toy.score import FAR, NEAR, Score, budget, immse, kl, large, tails
+from bench.toy.start import BUILDERS, LEARNED, Built, Setting, missing
 from headstart.io.output import write
 
 
