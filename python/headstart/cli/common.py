@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_type_hints
 import typer
 from rich.console import Console
 
-from headstart.io.bound import expand, ran_out
+from headstart.argument import require_path
+from headstart.io.bound import ran_out
 from headstart.io.workspace import EXIT, Terminated, terminable
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def require_file(out: Path, option: str) -> None:
         ValueError: `out` is a folder.
         OSError: its folder could not be made or written to.
     """
-    out = expand(out)
+    out = require_path(option, out)
     if out.is_dir():
         raise ValueError(f"{out}: is a folder; {option} names a file")
     require_folder(out.parent)
@@ -226,7 +227,7 @@ def require_folder(out: Path) -> None:
     Raises:
         OSError: `out` is a file, or it (or its nearest existing parent) cannot be written to.
     """
-    out = expand(out)
+    out = require_path("--out", out)
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", str(out))
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.argument import require_path
 from headstart.denoiser import Denoiser, Preconditioned, predict
 from headstart.diagnostics.tails import described
 from headstart.io.output import write
@@ -88,8 +89,9 @@ class ErrorBudget:
         Raises:
             ImportError: the extra `headstart[plots]` is not installed.
         """
+        path = require_path("plot", path)
         figure = draw(self)
-        write(Path(path), lambda temporary: figure.savefig(temporary, dpi=100))
+        write(path, lambda temporary: figure.savefig(temporary, dpi=100))
 
 
 def error_budget(

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.argument import require_path
 from headstart.io import output
-from headstart.io.bound import brief, expand
+from headstart.io.bound import brief
 from headstart.io.tensor_file import read_tensors
 
 
@@ -131,7 +132,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | Path | None, run: dict[str, Any]) -> None:
-        self.path, self.run = None if path is None else expand(path), run
+        self.path, self.run = None if path is None else require_path("fit", path, "checkpoint"), run
         self.state: dict[str, Any] | None = None
         self.written = time.monotonic()
 

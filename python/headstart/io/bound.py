@@ -27,15 +27,6 @@ class DataError(ValueError):
     """A file or data set that cannot be read; the message is one sentence that names the file."""
 
 
-def expand(path: str | bytes | os.PathLike[Any]) -> Path:
-    """The path as the system takes it: bytes decoded, a leading `~` replaced by the home folder."""
-    found = Path(os.fsdecode(path))
-    try:
-        return found.expanduser()
-    except RuntimeError:  # no such user
-        return found
-
-
 def kind_of(mode: int) -> str | None:
     """What a path with this `st_mode` is, in words; None: a regular file."""
     return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "no regular file")

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import save_file
 
-from headstart.io.bound import DataError, expand
+from headstart.argument import require_path
+from headstart.io.bound import DataError
 from headstart.io.member import SUFFIXES, Folder
 from headstart.io.workspace import blank, is_stream, make_folders, pour, workspace
 
@@ -38,7 +39,7 @@ def write(path: str | bytes | os.PathLike[Any], save: Callable[[Path], object]) 
         IsADirectoryError: `path` is a folder.
         OSError: the folder cannot be made or written to, or the disk is full; nothing is left behind.
     """
-    path = expand(path)
+    path = require_path("write", path)
     if path.is_dir():
         raise IsADirectoryError(21, "is a folder; a file is written", str(path))
     if is_stream(path):
@@ -67,7 +68,7 @@ def staged(out: str | os.PathLike[Any]) -> Iterator[Path]:
     Raises:
         OSError: `out` is not a folder, or cannot be made or written to.
     """
-    out = expand(out)
+    out = require_path("write", out, "out")
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(20, "is a file, not a folder", str(out))
     out = Path(os.path.realpath(out))
@@ -193,7 +194,7 @@ def require_alone(out: Path, names: Sequence[str]) -> None:
     Raises:
         DataError: it holds images, arrays or labels that the run would not replace.
     """
-    out = expand(out)
+    out = require_path("write", out, "out")
     if not out.is_dir():
         return
     own = {*(f"{name}.png" for name in names), "grid.png", "samples.npz", FLOATS}
@@ -229,7 +230,7 @@ def write_samples(
         DataError: the folder holds samples of another run.
         OSError: as `staged`.
     """
-    out, names = expand(out), names or sample_names(len(pixels), seed, offset)
+    out, names = require_path("write", out, "out"), names or sample_names(len(pixels), seed, offset)
     require_alone(out, names)
     with staged(out) as folder:
         for name, image in zip(names, pixels, strict=True):

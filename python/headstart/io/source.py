@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from headstart.argument import require_path
 from headstart.io.array_file import TO_FLOAT, brief_shape, read_npy_file, read_npz_file
 from headstart.io.bound import (
     MAX_TEXT_BYTES,
     DataError,
     brief,
-    expand,
     memory_for,
     open_regular,
     parse_json,
@@ -145,7 +145,7 @@ def read_dataset(
             raise
         except ValueError as error:
             raise DataError(str(error)) from None
-    path = expand(source)
+    path = require_path("read", source, "source")
     if not path.exists():
         dangling = "a link to nothing" if path.is_symlink() else "no such file or folder"
         raise DataError(f"{path}: {dangling}")
@@ -168,7 +168,7 @@ def stream(
     Raises:
         DataError: as `read_dataset`, when its place is reached.
     """
-    path = expand(source)
+    path = require_path("read", source, "source")
     if path.is_dir() or (path.suffix == ".zip" and path.exists()):
         yield from batches(open_members(path, size, classes), batch)
         return
@@ -186,7 +186,7 @@ def read_classes(text: str) -> tuple[int, ...]:
     """
     try:
         if text.endswith(".json"):
-            listed = parse_json(read_bytes(expand(text), MAX_TEXT_BYTES), text)
+            listed = parse_json(read_bytes(require_path("read", text), MAX_TEXT_BYTES), text)
         else:
             listed = [int(part) for part in text.split(",")]
     except DataError:

@@ -19,10 +19,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from headstart.argument import require_path
 from headstart.io.bound import (
     DataError,
     brief,
-    expand,
     memory_for,
     open_regular,
     read_stream,
@@ -199,7 +199,7 @@ def read_tensors(path: str | Path) -> Any:
         FileNotFoundError: there is none.
         MemoryError: reading it took all memory.
     """
-    path = expand(path)
+    path = require_path("read", path)
     try:
         with memory_for(path), open_regular(path) as file:
             size = size_of(file)
@@ -222,7 +222,7 @@ def read_safetensors_file(path: str | Path) -> tuple[dict[str, str], dict[str, T
         DataError: it is damaged, foreign, or larger than the memory.
         FileNotFoundError: there is none.
     """
-    path = expand(path)
+    path = require_path("read", path)
     with open_regular(path) as file:
         require_memory(size_of(file), path)
     try:

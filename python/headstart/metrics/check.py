@@ -8,7 +8,6 @@ tensors) is refused by name.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,20 +97,6 @@ def extent(x: Tensor) -> tuple[float, float]:
     ends = [torch.stack(part.aminmax()).double() for part in x.split(RANGE_ROWS)]
     both = torch.stack(ends)
     return float(both[:, 0].min()), float(both[:, 1].max())
-
-
-def as_path(op: str, path: Any) -> Path:
-    """A path of a file.
-
-    Raises:
-        TypeError: Neither text nor a path.
-        ValueError: Text that names no file.
-    """
-    if not isinstance(path, str | Path) or path == "":
-        raise TypeError(f"{op}: path must be text or a Path, got {path!r}")
-    if "\0" in str(path):
-        raise ValueError(f"{op}: path must be the name of a file, got {str(path)!r}")
-    return Path(path)
 
 
 def as_device(op: str, device: Any) -> torch.device:

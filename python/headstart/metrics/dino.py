@@ -31,7 +31,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart.metrics.check import as_device, as_images, as_path
+from headstart.argument import require_path
+from headstart.metrics.check import as_device, as_images
 
 PATCH, HEAD = 14, 64
 OFFSET = 0.1  # added to the wanted side when positions of networks without registers are resized, as published
@@ -196,7 +197,7 @@ class Dinov2Features:
     """
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
-        path, device = as_path("Dinov2Features", path), as_device("Dinov2Features", device)
+        path, device = require_path("Dinov2Features", path), as_device("Dinov2Features", device)
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder")
         self.call, network = read_file(path) if path.is_file() else read_folder(path)

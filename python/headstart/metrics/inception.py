@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart.metrics.check import as_device, as_images, as_path
+from headstart.argument import require_path
+from headstart.metrics.check import as_device, as_images
 
 SIDE = 299
 Shape = tuple[int, int]
@@ -155,7 +156,7 @@ class InceptionFeatures:
     """
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
-        path, device = as_path("InceptionFeatures", path), as_device("InceptionFeatures", device)
+        path, device = require_path("InceptionFeatures", path), as_device("InceptionFeatures", device)
         try:
             weights = torch.load(path, weights_only=True, map_location="cpu")
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from headstart import _core
+from headstart.argument import require_number
 from headstart.ops import check, library
 from headstart.ops.check import Noise
 
@@ -74,12 +75,13 @@ def affine(
     if out_scaled is None:
         row("affine", x, a, terms, noise, out, None, 1.0)
         return out
-    scale, target = out_scaled
+    pair = isinstance(out_scaled, (tuple, list)) and len(out_scaled) == 2
+    target = out_scaled[1] if pair else None
     if not isinstance(target, Tensor):
-        if target not in check.TYPES:
+        if not isinstance(target, torch.dtype) or target not in check.TYPES:
             raise TypeError(f"affine: out_scaled must be (scale, floating dtype or tensor), got {out_scaled!r}")
         target = torch.empty_like(out, dtype=target)
-    row("affine", x, a, terms, noise, out, target, scale)
+    row("affine", x, a, terms, noise, out, target, out_scaled[0])
     return out, target
 
 
@@ -91,16 +93,16 @@ def row(
 
     Plain tensors go straight to the kernel; all else is checked here, explained or arranged.
     """
-    if not library.watched() and _core.run_plain_affine(
-        x, a, terms, noise, out, scaled, scale, torch.get_num_threads()
-    ):
-        return
-    if len(terms) > MAX_TERMS:
-        raise ValueError(f"{op}: terms must be at most {MAX_TERMS} pairs (b, y), got {len(terms)}")
+    try:
+        if not library.watched() and _core.run_plain_affine(
+            x, a, terms, noise, out, scaled, scale, torch.get_num_threads()
+        ):
+            return
+    except TypeError:  # a coefficient that is no float of Python: taken, or refused by name, below
+        pass
+    a, scale, terms = require_number(op, "a", a), require_number(op, "scale", scale), pairs_of(op, terms)
     target = out if out is not None else scaled
     assert target is not None
-    if noise is not None:
-        check.require_noise(op, noise, target)
     if x is not None:
         check.require(op, "x", x, check.STATE)
     if out is not None:
@@ -111,15 +113,31 @@ def row(
         check.require_output(op, "out_scaled" if out is not None else "out", scaled)
     for j, (_, y) in enumerate(terms):
         check.require(op, f"y{j}", y, check.TYPES, like=target)
+    if noise is not None:
+        check.require_noise(op, noise, target)
     if target.numel():
         c, seed, step, offset, stream, origin = noise or NO_NOISE
         noise = Noise(float(c), int(seed), int(step), int(offset), int(stream), origin)
-        pairs = [(float(b), y) for b, y in terms]
-        task = Task(op, x, float(a), pairs, noise, out, scaled, float(scale))
+        task = Task(op, x, a, terms, noise, out, scaled, scale)
         if library.dispatched(op, x, out, scaled, origin, *(y for _, y in terms)):
             torch.ops.headstart.affine(*task.arguments())
         else:
             run_affine(task)
+
+
+def pairs_of(op: str, terms: Any) -> list[tuple[float, Tensor]]:
+    """The terms as pairs of a float and what should be a tensor.
+
+    Raises:
+        TypeError: no sequence of pairs, or a coefficient that is no number.
+        ValueError: more of them than the kernel takes.
+    """
+    sequence = isinstance(terms, (list, tuple))
+    if not sequence or not all(isinstance(term, (list, tuple)) and len(term) == 2 for term in terms):
+        raise TypeError(f"{op}: terms must be a list of pairs (b, y), got {check.describe(terms)}")
+    if len(terms) > MAX_TERMS:
+        raise ValueError(f"{op}: terms must be at most {MAX_TERMS} pairs (b, y), got {len(terms)}")
+    return [(require_number(op, f"b{j}", b), y) for j, (b, y) in enumerate(terms)]
 
 
 class Task(NamedTuple):

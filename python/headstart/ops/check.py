@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from headstart import _core
+from headstart.argument import require_number, shown
 
 DEVICES = ("cpu", "cuda", "meta")
 STATE = (torch.float32, torch.float64)
@@ -170,10 +171,37 @@ def require_device(name: str, device: torch.device | str) -> torch.device:
     """
     try:
         return torch.empty(0, device=device, dtype=torch.float32).device
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         here = "cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
-        raise ValueError(f"{name}: device must be one of {here}, got {device!r} ({reason})") from None
+        raise ValueError(f"{name}: device must be one of {here}, got {shown(device)} ({reason})") from None
+
+
+MAX_SIZE = 2**62  # what torch counts with ends a little above
+
+
+def empty(op: str, shape: Any, dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
+    """Memory for noise `[n, *shape]` on a device; None: the CPU, whatever torch's default device.
+
+    Raises:
+        TypeError: a dtype that no kernel writes.
+        ValueError: a shape that is none, or without an axis of samples; a device that this machine does not have.
+    """
+    if not isinstance(dtype, torch.dtype) or dtype not in TYPES:
+        raise TypeError(f"{op}: dtype must be {_wanted(TYPES, None)}, got {shown(dtype)}")
+    if not isinstance(shape, (list, tuple)) or not shape or not all(map(is_size, shape)):
+        got = list(map(shown, shape)) if isinstance(shape, (list, tuple)) else shown(shape)
+        raise ValueError(f"{op}: shape must be [n, *shape] of integers of at least 0, got {got}")
+    try:
+        return torch.empty(tuple(shape), dtype=dtype, device="cpu" if device is None else device)
+    except (RuntimeError, TypeError, AssertionError):
+        require_device(op, "cpu" if device is None else device)
+        raise
+
+
+def is_size(value: object) -> bool:
+    """Whether it is the length of an axis, or a tracer's symbol of one."""
+    return isinstance(value, torch.SymInt) or (is_integer(value) and 0 <= value < MAX_SIZE)  # type: ignore[operator]
 
 
 def is_integer(value: object) -> bool:
@@ -203,14 +231,18 @@ def require_noise(op: str, noise: Noise, target: Tensor) -> None:
         TypeError: the origin's dtype.
         ValueError: all else.
     """
+    if not isinstance(noise, tuple) or len(noise) != len(Noise._fields):
+        raise TypeError(f"{op}: noise must be Noise(scale, seed, step, ...), got {describe(noise)}")
+    require_number(op, "noise.scale", noise[0])
     if target.dim() == 0:
         raise ValueError(f"{op}: x must be [B, *shape] where noise is added, got a scalar")
     rows = target.shape[0]
+    origin = noise[5]
     require_address(op, *noise[1:5], rows, target.numel() // max(rows, 1))
-    if noise.origin is not None:
-        require(op, "noise.origin", noise.origin, (torch.int64,))
-        if noise.origin.shape != (2,) or noise.origin.device != target.device or not noise.origin.is_contiguous():
-            raise ValueError(f"{op}: noise.origin must be int64 [2] on {target.device}, got {describe(noise.origin)}")
+    if origin is not None:
+        require(op, "noise.origin", origin, (torch.int64,))
+        if origin.shape != (2,) or origin.device != target.device or not origin.is_contiguous():
+            raise ValueError(f"{op}: noise.origin must be int64 [2] on {target.device}, got {describe(origin)}")
 
 
 def stream(device: int) -> int:

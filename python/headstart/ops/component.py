@@ -73,6 +73,8 @@ def tables(components: Components, sigma: float) -> Tables:
 
 
 def require_components(op: str, components: Components, like: Tensor) -> None:
+    if not isinstance(components, tuple) or len(components) != 4:
+        raise TypeError(f"{op}: components must be Components(mean, variance, ...), got {check.describe(components)}")
     mean, variance, axes, spread = components
     check.require(op, "x" if like is not mean else "mean", like, check.STATE)
     fields = [("mean", mean, 2), ("variance", variance, 2)]

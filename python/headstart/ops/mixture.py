@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from headstart import _core
+from headstart.argument import require_number
 from headstart.ops import check, library
 from headstart.ops.check import Stream
 from headstart.ops.component import Components, Tables, require_components, tables
@@ -48,6 +49,7 @@ def mixture_posterior(
         TypeError, ValueError: a dtype, shape, device or sigma unlike the above.
     """
     require_components("mixture_posterior", components, x)
+    sigma = require_number("mixture_posterior", "sigma", sigma)
     if x.dim() != 2 or x.shape[1] != components.mean.shape[1]:
         wanted = f"[B, {components.mean.shape[1]}]"
         raise ValueError(f"mixture_posterior: x must be {wanted}, got {check.describe(x)}")
@@ -60,7 +62,7 @@ def mixture_posterior(
         raise ValueError(f"mixture_posterior: sigma must be finite and at least 0, got {sigma}")
     dispatched = library.dispatched("mixture_posterior", x, *components, log_weight)
     run = torch.ops.headstart.mixture_posterior if dispatched else _run_posterior
-    log_prob, responsibility, denoised = run(x, *components, log_weight, float(sigma), denoise, respond)
+    log_prob, responsibility, denoised = run(x, *components, log_weight, sigma, bool(denoise), bool(respond))
     return Posterior(log_prob, responsibility if respond else None, denoised if denoise else None)
 
 
@@ -220,8 +222,8 @@ def mixture_sample(
     Raises:
         TypeError, ValueError: a dtype, shape, device, sigma, component index or address out of range.
     """
-    mean = components.mean
-    require_components("mixture_sample", components, mean)
+    require_components("mixture_sample", components, getattr(components, "mean", None))
+    mean, sigma = components.mean, require_number("mixture_sample", "sigma", sigma)
     check.require("mixture_sample", "component", component, (torch.int64,))
     if component.dim() != 1 or component.device != mean.device:
         raise ValueError(f"mixture_sample: component must be [n] on {mean.device}, got {check.describe(component)}")
@@ -234,7 +236,7 @@ def mixture_sample(
         if library.dispatched("mixture_sample", component, *components)
         else _run_sample
     )
-    return run(component, *components, float(sigma), library.signed(int(seed)), int(step), int(offset))
+    return run(component, *components, sigma, library.signed(int(seed)), int(step), int(offset))
 
 
 @library.exact

@@ -31,6 +31,8 @@ def noise(
     if out is None:
         check.require("noise", "x", x, check.STATE)
         out = torch.empty_like(x, memory_format=check.layout(x))
+    elif not isinstance(out, Tensor):
+        raise TypeError(f"noise: out must be a tensor, got {check.describe(out)}")
     term = Noise(scale, seed, step, offset, stream)
     if isinstance(x, Tensor) and out.dtype == x.dtype:
         row("noise", x, 1.0, (), term, out, None, 1.0)
@@ -56,10 +58,7 @@ def normal(
         TypeError: another dtype.
         ValueError: an address out of range, or a shape with no leading sample dimension.
     """
-    if len(shape) == 0 or min(shape) < 0:
-        raise ValueError(f"normal: shape must be [n, *shape], got {list(shape)}")
-    out = torch.empty(tuple(shape), dtype=dtype, device=device or "cpu")
-    check.require("normal", "out", out, check.TYPES)
+    out = check.empty("normal", shape, dtype, device)
     term = Noise(scale, seed, step, offset, stream)
     if dtype in check.STATE:
         row("normal", None, 0.0, (), term, out, None, 1.0)
@@ -82,8 +81,8 @@ def uniform(
     Raises:
         ValueError: an address out of range.
     """
+    out = check.empty("uniform", (n,), torch.float64, device)
     check.require_address("uniform", seed, step, offset, stream, n, 1)
-    out = torch.empty(n, dtype=torch.float64, device=device or "cpu")
     if n:
         run = torch.ops.headstart.uniform if library.dispatched("uniform", out) else _run_uniform
         run(library.signed(int(seed)), int(step), int(offset), int(stream), out)

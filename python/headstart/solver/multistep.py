@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from headstart.argument import require_number
 from headstart.solver.row import Row, pairs
 
 
@@ -35,15 +36,17 @@ class DPMppSDE2M:
         eta: strength of the fresh noise, at least 0; 0 is `DPMpp2M`.
 
     Raises:
-        ValueError: eta below 0.
+        ValueError: eta below 0 or infinite.
+        TypeError: eta is no number.
     """
 
     eta: float = 1.0
     order = 2  # of the mean and variance of a Gaussian
 
     def __post_init__(self) -> None:
-        if not self.eta >= 0:
-            raise ValueError(f"DPMppSDE2M: eta must be at least 0, got {self.eta}")
+        object.__setattr__(self, "eta", require_number("DPMppSDE2M", "eta", self.eta, "a number of at least 0"))
+        if not 0 <= self.eta < math.inf:
+            raise ValueError(f"DPMppSDE2M: eta must be at least 0 and finite, got {self.eta}")
 
     def rows(self, grid: Sequence[float]) -> list[Row]:
         """One row a step; the step to 0 adds no noise."""
@@ -97,7 +100,8 @@ class DPMppSDE3M:
         eta: strength of the fresh noise, at least 0.
 
     Raises:
-        ValueError: eta below 0.
+        ValueError: eta below 0 or infinite.
+        TypeError: eta is no number.
 
     Reference: `sample_dpmpp_3m_sde` of k-diffusion (Crowson, 2023, https://github.com/crowsonkb/k-diffusion).
     """
@@ -106,8 +110,9 @@ class DPMppSDE3M:
     order = 2
 
     def __post_init__(self) -> None:
-        if not self.eta >= 0:
-            raise ValueError(f"DPMppSDE3M: eta must be at least 0, got {self.eta}")
+        object.__setattr__(self, "eta", require_number("DPMppSDE3M", "eta", self.eta, "a number of at least 0"))
+        if not 0 <= self.eta < math.inf:
+            raise ValueError(f"DPMppSDE3M: eta must be at least 0 and finite, got {self.eta}")
 
     def rows(self, grid: Sequence[float]) -> list[Row]:
         """One row a step, one network call a row."""

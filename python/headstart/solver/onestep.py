@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from headstart.argument import require_number
 from headstart.solver.row import Row, pairs
 
 
@@ -33,6 +34,7 @@ class Churn:
         noise: standard deviation of the fresh noise (S_noise).
 
     Raises:
+        TypeError: one of them is no number.
         ValueError: amount negative, noise negative or infinite, or a range of levels that is none.
     """  # noqa: E501
 
@@ -42,6 +44,8 @@ class Churn:
     noise: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("amount", "sigma_min", "sigma_max", "noise"):
+            object.__setattr__(self, name, require_number("Churn", name, getattr(self, name)))
         if not (self.amount >= 0 and 0 <= self.noise < math.inf):
             got = f"{self.amount} and {self.noise}"
             raise ValueError(f"Churn: amount and noise must be at least 0, and noise finite, got {got}")

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from headstart.io.bound import DataError, brief, expand, parse_json, read_bytes
+from headstart.argument import require_path
+from headstart.io.bound import DataError, brief, parse_json, read_bytes
 from headstart.io.output import write
 from headstart.solver.row import Row, calls
 
@@ -140,7 +141,7 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write a JSON text file, whole or not at all; `headstart.load_plan` reads it."""
-        write(path, lambda temporary: temporary.write_text(self._text()))
+        write(require_path("save", path), lambda temporary: temporary.write_text(self._text()))
 
     def export(self, to: str = "json") -> dict[str, Any] | str:
         """The table as numbers that other tools can run.
@@ -191,7 +192,7 @@ def load_plan(path: str | Path) -> Plan:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, foreign, or of a later version.
     """
-    path = expand(path)
+    path = require_path("load_plan", path)
     try:
         text = parse_json(read_bytes(path, MAX_BYTES), path)
     except FileNotFoundError:

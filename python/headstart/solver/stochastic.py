@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from headstart.argument import require_number
 from headstart.solver.row import Row, pairs
 
 
@@ -18,6 +19,7 @@ class Ancestral:
 
     Raises:
         ValueError: eta outside [0, 1].
+        TypeError: eta is no number.
 
     Reference: "Denoising Diffusion Implicit Models" (Song, Meng, Ermon, 2020, https://arxiv.org/abs/2010.02502),
     equation 16 in the variance-exploding scaling.
@@ -27,6 +29,7 @@ class Ancestral:
     order = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "eta", require_number("Ancestral", "eta", self.eta, "a number in [0, 1]"))
         if not 0 <= self.eta <= 1:
             raise ValueError(f"Ancestral: eta must be in [0, 1], got {self.eta}")
 

@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from headstart.argument import require_path
 from headstart.io import output
-from headstart.io.bound import DataError, brief, expand, parse_json
+from headstart.io.bound import DataError, brief, parse_json
 from headstart.io.tensor_file import read_safetensors_file
 
 FORMAT, VERSION = "headstart", 1
@@ -30,6 +31,7 @@ def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) 
     Raises:
         OSError: the file cannot be written.
     """
+    path = require_path("save", path)
     text = json.dumps({"format": FORMAT, "version": VERSION, **header})
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
@@ -48,7 +50,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is truncated, foreign, of a later version, or larger than the memory.
     """
-    path = expand(path)
+    path = require_path("load", path)
     try:
         metadata, tensors = read_safetensors_file(path)
         header = parse_json(metadata.get(FORMAT, "null"), path)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from headstart import ops
+from headstart.argument import require_path, shown
 from headstart.denoiser import EDM
 from headstart.zoo.network import UNet, locate
 
@@ -31,9 +32,9 @@ def denoiser(name: str = "fashion", device: str | torch.device = "cpu") -> EDM:
         ValueError: an unknown name, or a file of another format.
         FileNotFoundError: no such file, or the weights are not part of this installation.
     """
-    if not name.endswith(".safetensors"):
+    if not isinstance(name, str) or not name.endswith(".safetensors"):
         return read(locate(name, ".safetensors"), device)
-    path = Path(name).expanduser()
+    path = require_path("zoo", name, "name")
     if not path.exists():
         raise FileNotFoundError(2, "no such file", name)
     if not path.is_file():
@@ -83,8 +84,8 @@ def images(name: str = "fashion", split: str = "train") -> tuple[Tensor, Tensor]
         ValueError: an unknown name or split.
         FileNotFoundError: the images are not part of this installation.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"zoo.images: split must be train or test, got {split!r}")
+    if not isinstance(split, str) or split not in ("train", "test"):
+        raise ValueError(f"zoo.images: split must be train or test, got {shown(split)}")
     with np.load(locate(name, "-images.npz"), allow_pickle=False) as file:
         pixels, labels = file[f"{split}_images"], file[f"{split}_labels"]
     return torch.from_numpy(pixels)[:, None].float() / 127.5 - 1, torch.from_numpy(labels).long()

@@ -19,6 +19,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headstart.argument import shown
+
 NAMES = ("fashion",)
 
 
@@ -29,8 +31,8 @@ def locate(name: str, suffix: str) -> Path:
         ValueError: a name the zoo does not have.
         FileNotFoundError: the file is not part of this installation.
     """
-    if name not in NAMES:
-        raise ValueError(f"zoo: name must be one of {', '.join(NAMES)}, got {name!r}")
+    if not isinstance(name, str) or name not in NAMES:
+        raise ValueError(f"zoo: name must be one of {', '.join(NAMES)}, got {shown(name)}")
     path = Path(__file__).with_name(name + suffix)
     if not path.is_file():
         raise FileNotFoundError(f"zoo: {path.name} is missing from this installation; install the wheel again")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from headstart.adapters.diffusers.schedule import Schedule, schedule_of
+from headstart.argument import require_path
 from headstart.denoiser import Preconditioning, denoise
 from headstart.io.bound import MAX_TEXT_BYTES, DataError, brief, parse_json, read_bytes
 
@@ -184,7 +185,7 @@ def load(
         FileNotFoundError: no such folder, or one without network, scheduler or safetensors weights.
         ValueError: a configuration that names no network or scheduler of diffusers; as `denoiser`.
     """
-    folder = Path(path)
+    folder = require_path("load", path)
     if not folder.is_dir():
         raise FileNotFoundError(2, "no such folder", str(path))
     place = next((folder / part for part in PARTS if (folder / part / "config.json").is_file()), None)

@@ -18,7 +18,8 @@ from headstart.adapters.edm.precondition import Precondition
 from headstart.adapters.edm.song import DhariwalUNet, SongUNet
 from headstart.adapters.edm.unet import MagnitudeUNet
 from headstart.adapters.edm.unpickle import Record, read
-from headstart.io.bound import brief, expand, memory_for, open_regular, require_memory
+from headstart.argument import require_path
+from headstart.io.bound import brief, memory_for, open_regular, require_memory
 from headstart.start import file
 
 COMMON = ("img_resolution", "img_channels", "label_dim", "use_fp16")
@@ -156,7 +157,7 @@ def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtyp
     dtype = torch.float32 if dtype is None else dtype
     if dtype not in TYPES:
         raise TypeError(f"load: dtype must be float32, float16 or bfloat16, got {dtype}")
-    path = expand(path)
+    path = require_path("load", path)
     return made(path, contents(path), dtype).to(device)
 
 
@@ -167,7 +168,7 @@ def convert(source: str | Path, target: str | Path) -> None:
         FileNotFoundError, ValueError: as `load`.
         OSError: `target` cannot be written.
     """
-    source = expand(source)
+    source, target = require_path("convert", source, "source"), require_path("convert", target, "target")
     found = contents(source)
     made(source, found, torch.float32)
     header = {"family": FAMILY, "class": found.name, "arguments": found.arguments, "key": KEY}

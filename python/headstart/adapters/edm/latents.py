@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.argument import require_path
 
 
 def rgb_bytes(x: Tensor) -> Tensor:
@@ -116,7 +117,8 @@ class VAE:
     ) -> None:  # fmt: skip
         if batch < 1:
             raise ValueError(f"VAE: batch must be at least 1, got {batch}")
-        if not Path(path).is_dir():
+        path = require_path("VAE", path)
+        if not path.is_dir():
             raise NotADirectoryError(20, "is not a folder with a VAE", str(path))
         try:
             from diffusers import AutoencoderKL

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from headstart.argument import require_path
 from headstart.io import tensor_file
-from headstart.io.bound import brief, expand, memory_for, open_regular, ran_out, require_memory, size_of
+from headstart.io.bound import brief, memory_for, open_regular, ran_out, require_memory, size_of
 from headstart.io.pickled import BoundedFile, Call, Machine, RefusedPickle, StandIn, element_set, ordered
 
 PERSISTENCE = 6  # the version of the format that both projects write
@@ -129,7 +130,7 @@ def read(path: Path) -> Any:
         MemoryError: it takes more memory than there is.
         OSError: it cannot be read.
     """
-    path = expand(path)
+    path = require_path("load", path)
     with memory_for(path), open_regular(path) as file:
         size = size_of(file)
         require_memory(size, path)
