@@ -24,8 +24,8 @@ class Common {
   // False: `tensor` is not an ordinary dense tensor with elements, on the CPU or a CUDA device.
   bool from(PyObject* tensor);
 
-  // False: `tensor` is not a contiguous torch.Tensor of the common shape and device without gradient, whose memory holds
-  // its values. Nothing need be wrong with it for that; it takes the way through Python, with its full checks.
+  // False: `tensor` is not a contiguous torch.Tensor of the common shape and device without gradient, whose memory
+  // holds its values. Nothing need be wrong with it for that; it takes the way through Python, with its full checks.
   bool view(PyObject* tensor, View* view) const;
 
   std::int64_t rows() const { return rows_; }

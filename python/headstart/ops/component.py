@@ -72,11 +72,12 @@ def tables(components: Components, sigma: float) -> Tables:
     return Tables(*(t.to(dtype).contiguous() for t in (precision, keep, drop, gain, constant)))
 
 
-def require_components(op: str, components: Components, like: Tensor) -> None:
+def require_components(op: str, components: Components, like: Tensor | None = None) -> None:
     if not isinstance(components, tuple) or len(components) != 4:
         raise TypeError(f"{op}: components must be Components(mean, variance, ...), got {check.describe(components)}")
     mean, variance, axes, spread = components
-    check.require(op, "x" if like is not mean else "mean", like, check.STATE)
+    name, like = ("mean", mean) if like is None else ("x", like)
+    check.require(op, name, like, check.STATE)
     fields = [("mean", mean, 2), ("variance", variance, 2)]
     if axes is not None and spread is not None:
         fields += [("axes", axes, 3), ("spread", spread, 2)]

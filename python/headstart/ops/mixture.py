@@ -222,7 +222,7 @@ def mixture_sample(
     Raises:
         TypeError, ValueError: a dtype, shape, device, sigma, component index or address out of range.
     """
-    require_components("mixture_sample", components, getattr(components, "mean", None))
+    require_components("mixture_sample", components)
     mean, sigma = components.mean, require_number("mixture_sample", "sigma", sigma)
     check.require("mixture_sample", "component", component, (torch.int64,))
     if component.dim() != 1 or component.device != mean.device:
