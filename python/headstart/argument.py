@@ -36,6 +36,8 @@ def require_number(op: str, name: str, value: Any, wanted: str = "a number") -> 
     Raises:
         TypeError: it is none.
     """
+    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63):
+        return float(value)
     kind = str(getattr(value, "dtype", "")).removeprefix("torch.").lstrip("b")  # bfloat16, but not bool
     array = getattr(value, "shape", None) == () and kind.removeprefix("u").startswith(REAL)
     if array or (isinstance(value, Real) and not isinstance(value, bool)):
