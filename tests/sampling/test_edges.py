@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -137,13 +138,19 @@ def test_data_that_is_no_dense_tensor(data: Any, message: str) -> None:
 
 
 def test_samples_have_no_gradient_and_say_so() -> None:
-    z = torch.zeros(4, 4, requires_grad=True)
+    z, levels = torch.zeros(4, 4, requires_grad=True), torch.tensor([5.0, 1.0, 0.0], requires_grad=True)
     for name, call in (
         ("sample: latents", lambda: hs.sample(half, CLASSIC, 4, 3, latents=z)),
         ("Sampler: latents", lambda: sampler(half, CLASSIC, 3, batch=4)(latents=z)),
         ("integrate: x", lambda: hs.integrate(half, z, torch.tensor([5.0, 0.0]))),
+        ("sample: cond['text']", lambda: hs.sample(half, CLASSIC, 4, 3, cond={"text": z})),
+        ("sample: cond['text']", lambda: hs.sample(half, CLASSIC, 4, 3, cond={"text": {"parts": [z[:1], (z,)]}})),
+        ("integrate: cond['text']", lambda: hs.integrate(half, z.detach(), levels.detach(), cond={"text": z})),
+        ("Sampler: cond['text']", lambda: sampler(half, CLASSIC, 3, batch=4, cond={"text": z})),
+        ("sample: grid", lambda: hs.sample(half, CLASSIC, 4, grid=levels)),
+        ("integrate: grid", lambda: hs.integrate(half, z.detach(), levels)),
     ):
-        with pytest.raises(ValueError, match=f"{name} requires a gradient"):
+        with pytest.raises(ValueError, match=f"{re.escape(name)} requires a gradient"):
             call()
         with torch.no_grad():
             call()

@@ -26,6 +26,7 @@ from headstart.compare.table import (
     score_table,
 )  # fmt: skip
 from headstart.compare.way import HEUN, Way, methods_of
+from headstart.io.bound import parse_json, read_bytes
 
 TEMPLATE = Path(__file__).with_name("page.html")
 CEILING = 5.0  # of the least distance: where a chart of them ends
@@ -185,7 +186,7 @@ def speed_charts(held: Held) -> Iterator[Chart]:
 
 def developer(path: Path) -> list[dict[str, Any]]:
     """A sampler's own time, or the ops beside a copy, from a file of `python -m bench.sampler` or `bench.ops`."""
-    held = json.loads(path.read_text())
+    held = parse_json(read_bytes(path), path)
     most = max(case["threads"] for case in held["cases"])
     cases = [case for case in held["cases"] if case["threads"] == most]
     chip = f"{held['machine']['name']}, {most} threads, torch {held['machine']['torch']}."

@@ -20,6 +20,7 @@ from headstart.compare.run import Experiment, run
 from headstart.compare.store import RECORD, await_file, claim, once, stamped, write_json
 from headstart.compare.way import Way, exists, methods_of
 from headstart.io import Dataset
+from headstart.io.bound import parse_json, read_bytes
 from headstart.io.output import tile, write_png
 from headstart.metrics import Evaluator, neighbour_sheet
 from headstart.start import TarFlow, load
@@ -280,7 +281,8 @@ class RecipeScore:
 
     def row(self, way: Way) -> dict[str, Any]:
         """The way's row of the table."""
-        seeds = [json.loads(self.path(way, seed).read_text()) for seed in range(self.job.seeds)]
+        files = [self.path(way, seed) for seed in range(self.job.seeds)]
+        seeds = [parse_json(read_bytes(path), path) for path in files]
         sigma = way.horizon(self.job.protocol.horizon)
         return {"start": start_name(way), "solver": way.solver_name, "sigma": sigma, "nfe": way.nfe} | join(seeds)
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from headstart.compare.case import Case
+from headstart.io.bound import DataError
 from headstart.io.output import write
+from headstart.io.tensor_file import read_tensors
 from headstart.metrics import (
     GradientFeatures,
     Lite0Features,
@@ -93,14 +95,21 @@ class Score:
         self.far = nearest(unseen, self.known, 1).distance[:, 0]
 
     def kept(self, name: str, images: Tensor) -> Tensor:
-        """Features of held-out images, read back where an earlier run left them."""
+        """Features of held-out images, read back where an earlier run left them.
+
+        Raises:
+            DataError: a file that is damaged, or of other images.
+        """
         if self.cache is None:
             return self.embed(images)
         path = self.cache / f"{name}.pt"
         if not path.exists():
             features = self.embed(images)
             write(path, lambda temporary: torch.save(features, temporary))
-        return torch.load(path, weights_only=True)
+        features = read_tensors(path)
+        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
+            raise DataError(f"{path}: must hold features of {len(images)} images; delete it, and they are made again")
+        return features
 
     def embed(self, images: Tensor) -> Tensor:
         """Features `[N, F]`, on the CPU."""

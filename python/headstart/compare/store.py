@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from headstart.io import DataError
+from headstart.io.bound import DataError, parse_json, read_bytes
 from headstart.io.machine import describe
 from headstart.io.output import write
 
@@ -86,10 +86,7 @@ def read(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         ValueError: no such file, or another format, kind or schema.
     """
-    try:
-        held = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: is damaged, or no JSON text ({error})") from None
+    held = parse_json(read_bytes(path), path)
     if not isinstance(held, dict) or held.get("format") != FORMAT or held.get("kind") != kind:
         raise ValueError(f"{path}: is no file of headstart bench {kind}")
     if held.get("schema") != SCHEMA:
@@ -231,7 +228,7 @@ def claim(folder: Path, settings: Mapping[str, Any], record: str = RECORD) -> No
         write_json(path, settings)
         return
     try:
-        held = dict(json.loads(path.read_text()))
+        held = dict(parse_json(read_bytes(path), path))
     except (ValueError, TypeError):
         raise DataError(f"{path}: damaged; choose another folder") from None
     for name in sorted({*held, *settings}):

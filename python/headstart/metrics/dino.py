@@ -20,8 +20,6 @@ al., 2023, https://arxiv.org/abs/2309.16588).
 from __future__ import annotations
 
 import math
-import pickle
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart.argument import require_path
+from headstart.io.bound import DataError
+from headstart.io.tensor_file import read_tensors
 from headstart.metrics.check import as_device, as_images
 
 PATCH, HEAD = 14, 64
@@ -220,9 +220,10 @@ def read_file(path: Path) -> tuple[Callable[[Any, Tensor], Tensor], nn.Module]:
         ValueError: not such a file.
     """
     try:
-        weights = torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a file of DINOv2 weights ({str(error).splitlines()[0]})") from None
+        weights = read_tensors(path)
+    except DataError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{path}: not a file of DINOv2 weights ({reason})") from None
     weights = weights if isinstance(weights, dict) else {}
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # its first weights are drawn, and replaced

@@ -9,7 +9,6 @@ Architecture for Computer Vision" (Szegedy et al., 2015, https://arxiv.org/abs/1
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart.argument import require_path
+from headstart.io.bound import DataError
+from headstart.io.tensor_file import read_tensors
 from headstart.metrics.check import as_device, as_images
 
 SIDE = 299
@@ -151,16 +152,18 @@ class InceptionFeatures:
         device: where to run.
 
     Raises:
-        ValueError: a file that does not hold this network's weights.
+        ValueError: a file that does not hold this network's weights, or is larger than the memory.
         OSError: no such file.
     """
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
         path, device = require_path("InceptionFeatures", path), as_device("InceptionFeatures", device)
         try:
-            weights = torch.load(path, weights_only=True, map_location="cpu")
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-            raise ValueError(f"{path}: not a file of Inception weights ({str(error).splitlines()[0]})") from None
+            weights = read_tensors(path)
+        except DataError as error:
+            raise DataError(
+                f"{path}: not a file of Inception weights ({str(error).removeprefix(f'{path}: ')})"
+            ) from None
         weights = weights if isinstance(weights, dict) else {}
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # its first weights are drawn, and replaced
             network = inception().float()

@@ -14,13 +14,20 @@ from torch import Tensor
 from headstart import ops
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.io.progress import track
-from headstart.sampling.edge import check_denoiser, check_solver, on, part_of, settle, warn_unless_finite
+from headstart.sampling.edge import (
+    check_denoiser,
+    check_solver,
+    on,
+    part_of,
+    require_no_gradient,
+    settle,
+    warn_unless_finite,
+)
 from headstart.sampling.loop import Descent, Origin, evaluations
 from headstart.sampling.request import (
     initial_history,
     initial_state,
     numbers_of,
-    require_no_gradient,
     require_sizes,
     require_state,
     resolve_rows,
@@ -56,7 +63,8 @@ def sample(
     """Draws `n` samples: a state from the start's law at `start.sigma`, carried down the grid by the solver.
 
     Sample i is a function of (seed, offset + i) and of what the denoiser makes of its row: noise and rows do not depend
-    on `n`, `batch` or the device.
+    on `n`, `batch` or the device. Torch's own threads hang in a process that was forked after torch had used several,
+    whatever is called there: spawn it, or call `torch.set_num_threads(1)` in it first.
 
     Args:
         denoiser: `D(x, sigma, **cond) -> x0`, or a preconditioned network such as `EDM`, or what `guided` made of
@@ -75,7 +83,8 @@ def sample(
         cond: keyword arguments of the denoiser; tensors, numpy arrays, lists and tuples of leading size `n`, also in
             a dict, are split with the batch. `cond["label"]`, integers in any form `[n]` or one for all, also goes to
             a start that is conditional on classes, which refuses classes under any other name; `label` None is all of
-            them.
+            them. Samples have no gradient: conditions, latents and grids whose gradient is asked for are refused, and
+            the denoiser, whose weights may ask for one, is called in `torch.no_grad()`.
         dtype: of the state, float32 or float64.
         progress: show a progress bar.
         return_info: return `(samples, SampleInfo)`, as `sample_info` does, whose type says so.

@@ -119,13 +119,15 @@ def settle(op: str, cond: Mapping[str, Any] | None, n: int, start: Start | None 
     Raises:
         TypeError: `cond` is no mapping of names.
         ValueError: labels that are not one for all or `n`, or no integers for a start of classes; or classes under
-            another name than `label`, which such a start would not see.
+            another name than `label`, which such a start would not see; or a condition whose gradient is asked for.
     """
     if cond is None:
         return {}
     if not isinstance(cond, Mapping) or not all(isinstance(name, str) for name in cond):
         got = describe(cond)
         raise TypeError(f"{op}: cond must be a mapping of names, such as {{'label': labels}}, got {got}")
+    for name, value in cond.items():
+        require_no_gradient(op, f"cond[{name!r}]", value)
     classes = isinstance(start, ConditionalStart) and start.conditional
     found = dict(cond)
     if LABEL in found:
@@ -141,6 +143,24 @@ def settle(op: str, cond: Mapping[str, Any] | None, n: int, start: Start | None 
                     "all classes on purpose, with label None"
                 )
     return found
+
+
+def require_no_gradient(op: str, name: str, value: Any) -> None:
+    """Refuses a tensor whose gradient is asked for, in a list, tuple or mapping too: samples have none.
+
+    Raises:
+        ValueError: it requires one where gradients are on.
+    """
+    if not torch.is_grad_enabled():
+        return
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise ValueError(
+                f"{op}: {name} requires a gradient, which {op} does not give; detach it, or call in torch.no_grad()"
+            )
+    elif isinstance(value, (list, tuple, Mapping)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            require_no_gradient(op, name, part)
 
 
 def label_of(op: str, value: Any, n: int, strict: bool) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.sampling.edge import check_solver, check_start, whole
+from headstart.sampling.edge import check_solver, check_start, require_no_gradient, whole
 from headstart.solver import Row, Solver
 from headstart.solver.grid import log_uniform
 from headstart.solver.plan import SIGMA_MAX, Plan
@@ -48,7 +48,9 @@ def numbers_of(op: str, grid: Any) -> Any:
 
     Raises:
         TypeError: it has none.
+        ValueError: its gradient is asked for.
     """
+    require_no_gradient(op, "grid", grid)
     try:
         return torch.as_tensor(grid, dtype=torch.float64, device=getattr(grid, "device", "cpu")).tolist()
     except (TypeError, ValueError, RuntimeError):
@@ -150,16 +152,6 @@ def require_sizes(op: str, start: Start, n: int, batch: int | None, latents: Ten
         if latents.is_cpu and not bool(latents.isfinite().all()):
             raise ValueError(f"{op}: latents must be finite, got NaN or infinity in {ops.check.describe(latents)}")
     return n, batch
-
-
-def require_no_gradient(op: str, name: str, tensor: Tensor) -> None:
-    """Refuses a tensor whose gradient is asked for: samples have none.
-
-    Raises:
-        ValueError: it requires one where gradients are on.
-    """
-    if tensor.requires_grad and torch.is_grad_enabled():
-        raise ValueError(f"{op}: {name} requires a gradient, which samples do not give; call it in torch.no_grad()")
 
 
 def require_state(op: str, dtype: torch.dtype, seed: int, offset: int, n: int) -> tuple[int, int]:

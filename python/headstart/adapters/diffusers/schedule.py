@@ -186,4 +186,7 @@ def schedule_of(scheduler: Any) -> Schedule:
     if not isinstance(getattr(scheduler, "alphas_cumprod", None), torch.Tensor):
         raise TypeError(f"diffusers: scheduler must have alphas_cumprod, or be a FlowMatch, EDM or CM one, got {name}")
     continuous = config.get("timestep_type") == "continuous" and prediction == "v_prediction"
-    return Diffusion(scheduler.alphas_cumprod, prediction, continuous)
+    table = scheduler.alphas_cumprod
+    if config.get("rescale_betas_zero_snr"):  # its last has no signal left; some schedulers write 2^-24 in place of 0
+        table = table[:-1]
+    return Diffusion(table, prediction, continuous)
