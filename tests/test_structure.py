@@ -44,6 +44,7 @@ ROOMS = (  # from the top: a room imports itself and rooms after it
     "guidance",
     "denoiser",
     "ops",
+    "argument",
 )
 MAX_FILES, MAX_PARAMETERS = 150, 8
 WIDE = {"sampling/_sample.py:sample"}  # the one function of many parameters

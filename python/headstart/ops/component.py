@@ -72,9 +72,11 @@ def tables(components: Components, sigma: float) -> Tables:
     return Tables(*(t.to(dtype).contiguous() for t in (precision, keep, drop, gain, constant)))
 
 
-def require_components(op: str, components: Components, like: Tensor) -> None:
+def require_components(op: str, components: Components, like: Tensor | None) -> None:
     if not isinstance(components, tuple) or len(components) != 4:
         raise TypeError(f"{op}: components must be Components(mean, variance, ...), got {check.describe(components)}")
+    if not isinstance(like, Tensor):
+        raise TypeError(f"{op}: x must be a tensor, got {check.describe(like)}")
     mean, variance, axes, spread = components
     check.require(op, "x" if like is not mean else "mean", like, check.STATE)
     fields = [("mean", mean, 2), ("variance", variance, 2)]
