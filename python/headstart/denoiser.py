@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from headstart.argument import require_number
+
 
 class Denoiser(Protocol):
     """`D(x, sigma, **cond)`: posterior mean of the data, `[B, *shape]`, given states `x` `[B, *shape]` at `sigma`."""
@@ -110,6 +112,7 @@ class EDM:
                 f"EDM: net must be a raw network F(x, c_noise), got {type(net).__name__}, which is preconditioned; "
                 "headstart.adapters.edm.wrap(net) makes a denoiser of it"
             )
+        sigma_data = require_number("EDM", "sigma_data", sigma_data)
         if not 0 < sigma_data < math.inf:
             raise ValueError(f"EDM: sigma_data must be positive and finite, got {sigma_data}")
         self.net = net

@@ -13,7 +13,8 @@ import headstart
 
 ROOT = str(Path(headstart.__file__).parent)
 OK, NAMED, RAW, NAN, MEMORY, SLOW, CRASH = "ok", "named", "raw", "silent NaN", "memory", "hang", "crash"
-KINDS = (OK, NAMED, RAW, NAN, MEMORY, SLOW, CRASH)
+WARNED = "warned"  # a result with NaN of finite input, whose samples a warning named
+KINDS = (OK, WARNED, NAMED, RAW, NAN, MEMORY, SLOW, CRASH)
 FORM = re.compile(r"^[^\n:]{1,200}(: | needs )")  # `op: argument must be ...`, `path: not a ...`, `op needs the extra`
 NO_ROOM = re.compile(r"allocate|out of memory|MemoryError|Storage size calculation overflowed")
 
@@ -24,7 +25,7 @@ def of_error(error: BaseException) -> str:
         return MEMORY
     if isinstance(error, OSError) and error.filename is not None:  # the system's own words, with the file's name
         return NAMED
-    if re.fullmatch(r".* is not a valid \w+", str(error)):  # an enumeration's own words
+    if re.fullmatch(r".* is not a valid \w+", str(error), re.DOTALL):  # an enumeration's own words
         return NAMED
     last = innermost(error.__traceback__)
     if last is None:

@@ -20,6 +20,8 @@ from fuzz_target import Call, base
 from fuzz_value import FUNCTIONS, SCALARS, TENSORS, has_nan, is_finite
 from torch import Tensor
 
+from headstart.sampling.edge import NotFinite
+
 MEMORY = 8 * 2**30  # of addresses, most of which torch's libraries take
 SECONDS = 30
 
@@ -86,8 +88,12 @@ def run(call: Call, rng: random.Random) -> dict[str, Any]:
     began = time.perf_counter()
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
-        result = function(**given)
-        record["kind"] = outcome.NAN if finite and has_nan(result) else outcome.OK
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", NotFinite)
+            result = function(**given)
+        silent = outcome.WARNED if told else outcome.NAN
+        record["kind"] = silent if finite and has_nan(result) else outcome.OK
     except TooSlow:
         record["kind"] = outcome.SLOW
     except Exception as error:

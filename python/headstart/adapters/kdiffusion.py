@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from headstart.denoiser import Denoiser, Preconditioned, denoise
+from headstart.ops.check import describe
+from headstart.sampling.edge import check_denoiser
 
 
 class Model:
@@ -51,8 +53,7 @@ def model(denoiser: Denoiser | Preconditioned) -> Callable[..., Tensor]:
     Raises:
         TypeError: it is no denoiser.
     """
-    if not (callable(denoiser) or isinstance(denoiser, Preconditioned)):
-        raise TypeError(f"model: denoiser must be a denoiser D(x, sigma, **cond), got {type(denoiser).__name__}")
+    check_denoiser("model", denoiser)
 
     def predict(x: Tensor, sigma: Tensor, cond: dict[str, Any]) -> Tensor:
         if callable(denoiser):
@@ -60,6 +61,10 @@ def model(denoiser: Denoiser | Preconditioned) -> Callable[..., Tensor]:
         return denoise(denoiser, x, sigma, **cond)
 
     def run(x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
+        if not isinstance(x, Tensor) or x.dim() == 0 or not x.is_floating_point():
+            raise TypeError(f"model: x must be floating [B, *shape], got {describe(x)}")
+        if not isinstance(sigma, Tensor) or tuple(sigma.shape) not in ((), (1,), (len(x),)):
+            raise TypeError(f"model: sigma must be [{len(x)}], a level a sample, or one for all, got {describe(sigma)}")
         levels = sigma.expand(x.shape[0]).unique()
         if len(levels) == 1:
             return predict(x, sigma.reshape(-1)[0], extra_args)

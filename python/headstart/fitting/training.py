@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from headstart import ops
-from headstart.argument import require_path
+from headstart.argument import require_number, require_path, shown
 from headstart.io import output
 from headstart.io.bound import brief
 from headstart.io.tensor_file import read_tensors
+from headstart.ops.check import is_integer
 
 
 @runtime_checkable
@@ -102,13 +103,16 @@ class Training:
             value = getattr(self, name)
             if (value is not None or name != "patience") and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"fit: {name} must be an integer of at least 1, got {value!r}")
+        for name in ("learning_rate", "heldout", "average", "drop"):
+            object.__setattr__(self, name, require_number("fit", name, getattr(self, name)))
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"fit: learning_rate must be above 0, got {self.learning_rate}")
         for name in ("heldout", "average", "drop"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"fit: {name} must be in [0, 1), got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"fit: seed must be in [0, 2^64), got {self.seed}")
+        if not is_integer(self.seed) or not 0 <= self.seed < 2**64:
+            raise ValueError(f"fit: seed must be an integer in [0, 2^64), got {shown(self.seed)}")
+        object.__setattr__(self, "seed", int(self.seed))
 
     def identity(self) -> dict[str, Any]:
         """The settings that a resumed run must share; `epochs` and `patience` may change."""

@@ -62,6 +62,7 @@ class Moments:
             or not rows.is_floating_point()
             or rows.layout is not torch.strided
             or rows.is_meta
+            or rows.itemsize == 1  # 8-bit floats have hardly an operation
         ):
             raise TypeError(f"statistics: features must be floating [B, F], got {describe(rows)}")
         if rows.ndim != 2 or (self.n and rows.shape[1] != len(self.mean)):

@@ -6,7 +6,6 @@ Components keep eigenvalues, so noising is an addition, and everything below is 
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from headstart.ops import check, library
 from headstart.ops.check import Stream
 from headstart.ops.component import Components, Tables, require_components, tables
 
+MAX_SIGMA = 1e150  # its square is finite
 PROJECTION_BYTES = 64 * 2**20  # what one batch of projections may take
 
 
@@ -58,8 +58,8 @@ def mixture_posterior(
     if tuple(log_weight.shape) not in ((k,), (x.shape[0], k)) or log_weight.device != x.device:
         wanted = f"[{k}] or [{x.shape[0]}, {k}] on {x.device}"
         raise ValueError(f"mixture_posterior: log_weight must be {wanted}, got {check.describe(log_weight)}")
-    if not 0 <= sigma < math.inf:
-        raise ValueError(f"mixture_posterior: sigma must be finite and at least 0, got {sigma}")
+    if not 0 <= sigma <= MAX_SIGMA:
+        raise ValueError(f"mixture_posterior: sigma must be in [0, {MAX_SIGMA:g}], got {sigma}")
     dispatched = library.dispatched("mixture_posterior", x, *components, log_weight)
     run = torch.ops.headstart.mixture_posterior if dispatched else _run_posterior
     log_prob, responsibility, denoised = run(x, *components, log_weight, sigma, bool(denoise), bool(respond))
@@ -228,8 +228,8 @@ def mixture_sample(
     if component.dim() != 1 or component.device != mean.device:
         raise ValueError(f"mixture_sample: component must be [n] on {mean.device}, got {check.describe(component)}")
     n = component.shape[0]
-    if not 0 <= sigma < math.inf:
-        raise ValueError(f"mixture_sample: sigma must be finite and at least 0, got {sigma}")
+    if not 0 <= sigma <= MAX_SIGMA:
+        raise ValueError(f"mixture_sample: sigma must be in [0, {MAX_SIGMA:g}], got {sigma}")
     check.require_address("mixture_sample", seed, step, offset, int(Stream.FLOOR), n, mean.shape[1])
     run = (
         torch.ops.headstart.mixture_sample

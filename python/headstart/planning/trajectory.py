@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.argument import require_number
 from headstart.sampling import integrate
+from headstart.sampling.edge import check_denoiser, check_start, settle
 from headstart.sampling.request import initial_state
 from headstart.solver import Euler
 from headstart.solver.grid import log_uniform
@@ -51,17 +53,22 @@ def gits(
     """
     if not isinstance(nfe, int) or isinstance(nfe, bool) or not 1 <= nfe <= FINE:
         raise ValueError(f"gits: nfe must be an integer from 1 to {FINE}, got {nfe!r}")
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"gits: n must be an integer of at least 1, got {n!r}")
+    check_denoiser("gits", denoiser)
+    check_start("gits", start)
+    sigma_min = require_number("gits", "sigma_min", sigma_min)
     if not 0 < sigma_min < start.sigma:
         raise ValueError(f"gits: sigma_min must be above 0 and below the start's {start.sigma:g}, got {sigma_min!r}")
     if nfe == 1:
         return torch.tensor([start.sigma, 0.0], dtype=torch.float64, device="cpu")
     levels = log_uniform(start.sigma, sigma_min, FINE)[:-1]
-    given = dict(cond or {})
+    given = settle("gits", cond, n, start)
     states = [initial_state(start, n, seed, 0, None, given)]
     for pair in levels.unfold(0, 2, 1):
         states.append(integrate(denoiser, states[-1], pair, Euler(), cond=given))
+    if not bool(states[-1].isfinite().all()):
+        raise ValueError("gits: denoiser must give finite results on its own trajectories, got NaN or infinity")
     steps = best_path(costs(states, levels.tolist()), nfe - 1)
     return torch.cat([levels[steps], levels.new_zeros(1)])
 

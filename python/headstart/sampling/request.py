@@ -140,7 +140,8 @@ def require_sizes(op: str, start: Start, n: int, batch: int | None, latents: Ten
     n = whole(op, "n", n, 0)
     batch = max(n, 1) if batch is None else whole(op, "batch", batch, 1)
     if latents is not None:
-        if not isinstance(latents, Tensor) or not latents.is_floating_point():
+        plain = isinstance(latents, Tensor) and latents.is_floating_point() and latents.layout is torch.strided
+        if not plain or latents.itemsize == 1:  # 8-bit floats have hardly an operation
             raise TypeError(f"{op}: latents must be floating {[n, *start.shape]}, got {ops.check.describe(latents)}")
         if not isinstance(start, LatentStart):
             raise ValueError(

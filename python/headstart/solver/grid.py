@@ -8,6 +8,10 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from headstart.argument import require_number, shown
+
+MAX_STEPS = 2**24
+
 
 def karras(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> Tensor:
     """`sigma_i = (sigma_max^(1/rho) + i/(steps-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho`, then 0.
@@ -28,7 +32,8 @@ def karras(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> 
     Reference: "Elucidating the Design Space of Diffusion-Based Generative Models" (Karras et al., 2022,
     https://arxiv.org/abs/2206.00364), equation 5.
     """
-    _require("karras", sigma_max, sigma_min, steps)
+    sigma_max, sigma_min = _require("karras", sigma_max, sigma_min, steps)
+    rho = require_number("karras", "rho", rho)
     if not 0 < rho < math.inf:
         raise ValueError(f"karras: rho must be positive and finite, got {rho}; its limit at infinity is log_uniform")
     try:
@@ -48,16 +53,20 @@ def log_uniform(sigma_max: float, sigma_min: float, steps: int) -> Tensor:
 
     Arguments, result and errors as in `karras`; the limit of its `rho` to infinity.
     """
-    _require("log_uniform", sigma_max, sigma_min, steps)
+    sigma_max, sigma_min = _require("log_uniform", sigma_max, sigma_min, steps)
     levels = torch.linspace(math.log(sigma_max), math.log(sigma_min), steps, dtype=torch.float64, device="cpu").exp()
     return _finish(levels, sigma_max)
 
 
-def _require(op: str, sigma_max: float, sigma_min: float, steps: int) -> None:
-    if not isinstance(steps, Integral) or steps < 1:
-        raise ValueError(f"{op}: steps must be an integer of at least 1, got {steps!r}")
+def _require(op: str, sigma_max: float, sigma_min: float, steps: int) -> tuple[float, float]:
+    if not isinstance(steps, Integral) or isinstance(steps, bool) or not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"{op}: steps must be an integer of at least 1 (at most {MAX_STEPS}), got {shown(steps)}")
+    sigma_max, sigma_min = (
+        require_number(op, name, value) for name, value in (("sigma_max", sigma_max), ("sigma_min", sigma_min))
+    )
     if not 0 < sigma_min < sigma_max < math.inf:
         raise ValueError(f"{op}: levels must satisfy 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+    return sigma_max, sigma_min
 
 
 def _finish(levels: Tensor, sigma_max: float) -> Tensor:

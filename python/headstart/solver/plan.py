@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from headstart.argument import require_path
+from headstart.argument import require_number, require_path, shown
 from headstart.io.bound import DataError, brief, parse_json, read_bytes
 from headstart.io.output import write
 from headstart.solver.row import Row, calls
@@ -87,8 +87,20 @@ class Plan:
     order = 1  # fitted at one set of levels: no order in the step size is claimed
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "nodes", tuple(float(level) for level in self.nodes))
+        for name in ("nodes", "table"):
+            if not isinstance(getattr(self, name), (list, tuple)):
+                raise TypeError(f"Plan: {name} must be a tuple, got {shown(getattr(self, name))}")
+        if not isinstance(self.provenance, Mapping):
+            raise TypeError(f"Plan: provenance must be a mapping of names, got {shown(self.provenance)}")
+        if not all(isinstance(row, (list, tuple)) and 2 <= len(row) <= len(Row._fields) for row in self.table):
+            raise TypeError("Plan: table must be of rows, each a Row(sigma, a, b, ...)")
+        nodes = tuple(require_number("Plan", "nodes", level, "a tuple of numbers") for level in self.nodes)
+        object.__setattr__(self, "nodes", nodes)
         object.__setattr__(self, "table", tuple(Row(*row) for row in self.table))
+        for name in ("ghost", "expected_error", "classic_error"):
+            value = getattr(self, name)
+            if value is not None or name != "ghost":
+                object.__setattr__(self, name, require_number("Plan", name, value))
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
         descending = all(t > s >= 0 for t, s in zip(self.nodes, self.nodes[1:], strict=False))
         if len(self.nodes) < 2 or not descending or self.nodes[-1] != 0 or not math.isfinite(self.nodes[0]):

@@ -16,13 +16,13 @@ from headstart import ops
 from headstart.ops import Components
 from headstart.ops.array import tensor_of
 from headstart.ops.check import STATE, describe, is_integer, require_address
+from headstart.ops.mixture import MAX_SIGMA
 
 if TYPE_CHECKING:
     from typing import TypeGuard
 
 CHECK_ROWS = 4096
 MAX_LABEL = 2**20  # a table of weights has a row for each number up to the largest label
-MAX_SIGMA = 1e150
 ORTHONORMAL = 1e-2  # what rounding to float32, and to 16 bits, may have left
 
 
@@ -57,6 +57,8 @@ def check_data(name: str, data: object) -> Tensor:
 def check_labels(name: str, labels: object, n: int) -> Tensor:
     """Classes `[N]` of integers of any kind, in a tensor, numpy array, list or tuple, as int64."""
     labels = tensor_of(labels)
+    if isinstance(labels, Tensor) and not dense(labels):
+        raise ValueError(f"{name}: labels must be dense integers [{n}], got {describe(labels)}")
     if isinstance(labels, (list, tuple)):
         with suppress(TypeError, ValueError, RuntimeError):  # refused below, by its type
             labels = torch.as_tensor(labels, device=getattr(labels, "device", "cpu"))

@@ -292,7 +292,7 @@ class Mixture(ABC):
         self, z: Tensor, sigma: float | Tensor, sigma_max: float = 80.0, labels: int | Tensor | None = None
     ) -> Tensor:
         """`sigma_max z` `[B, *shape]` carried to `sigma` on this mixture's own flow; see `transport.py`."""
-        return transport(self, z, float(sigma), sigma_max, labels)
+        return transport(self, z, check_sigma("transport", sigma), sigma_max, labels)
 
     @exact
     def denoise_levels(self, x: Tensor, sigma: Tensor, labels: int | Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.argument import require_number, shown
 from headstart.fitting import FlowReport, Points, Training, fit_flow
 from headstart.fitting.flow import FlowNetwork
 from headstart.io.progress import track
@@ -86,7 +87,7 @@ def standardize(
         raise ValueError("fit: data must have a finite variance, got one that overflows; scale it")
     if scale is None:
         scale = math.sqrt(variance + sigma**2)
-    elif not 0 < scale < math.inf:
+    elif not 0 < (scale := require_number("fit", "scale", scale)) < math.inf:
         raise ValueError(f"fit: scale must be above 0 and finite, got {scale}")
     labels = None if labels is None else labels.to(data.device, copy=True)
     weight = None if labels is None else labels.bincount().double() / len(labels)
@@ -151,6 +152,11 @@ class NoisedFlow:
     """
 
     def __init__(self, network: FlowNetwork, frame: Frame, report: FlowReport | None = None) -> None:
+        name = type(self).__name__
+        if not isinstance(network, FlowNetwork):
+            raise TypeError(f"{name}: network must be that of a fitted flow, got {shown(network)}; {name}.fit makes it")
+        if not isinstance(frame, Frame):
+            raise TypeError(f"{name}: frame must be a Frame, got {shown(frame)}; {name}.fit makes it")
         self.network, self.frame, self.report = network.eval().requires_grad_(False), frame, report
 
     @property

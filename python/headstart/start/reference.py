@@ -39,8 +39,8 @@ class Classic:
     device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
-        sizes: Any = (self.shape,) if is_integer(self.shape) else tuple(self.shape)
-        if not all(is_integer(size) and size > 0 for size in sizes):
+        sizes: Any = (self.shape,) if is_integer(self.shape) else self.shape
+        if not isinstance(sizes, (list, tuple)) or not all(is_integer(size) and size > 0 for size in sizes):
             raise ValueError(f"Classic: shape must be of integers above 0, got {self.shape!r}")
         if self.dtype not in STATE:
             raise TypeError(f"Classic: dtype must be float32 or float64, got {self.dtype}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from headstart.argument import require_number
 from headstart.fitting import FlowReport
 from headstart.io.keyword import gather
 from headstart.ops.library import exact
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from headstart.start.learn import TarFlowKeywords
+
+
+def require_guidance(op: str, guidance: Any) -> float:
+    """A strength of guidance: finite and at least 0."""
+    value = require_number(op, "guidance", guidance)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{op}: guidance must be finite and at least 0, got {value}")
+    return value
+
 
 DROP, DECAY = 0.1, 1e-4  # share of labels dropped for guidance; weight decay
 
@@ -43,7 +53,7 @@ class TarFlow(NoisedFlow):
         self, network: TarFlowNetwork, frame: Frame, report: FlowReport | None = None, guidance: float = 0.0
     ) -> None:
         super().__init__(network, frame, report)
-        self.guidance = guidance
+        self.guidance = require_guidance("TarFlow", guidance)
 
     @classmethod
     @exact
@@ -114,9 +124,7 @@ class TarFlow(NoisedFlow):
         """
         if not self.conditional:
             raise ValueError("guided: this TarFlow was fitted without labels")
-        if not math.isfinite(guidance) or guidance < 0:
-            raise ValueError(f"guided: guidance must be finite and at least 0, got {guidance}")
-        return TarFlow(self.network, self.frame, self.report, float(guidance))
+        return TarFlow(self.network, self.frame, self.report, require_guidance("guided", guidance))
 
     def invert(self, z: Tensor, label: Tensor | None) -> Tensor:
         return self.network.inverse(z, label, self.guidance)

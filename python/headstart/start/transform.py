@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart import ops
+from headstart.argument import shown
 from headstart.start.scale_mixture import MAX_DF, MIN_DF, radius, radius_table
 
 
@@ -122,8 +123,7 @@ class Coupling:
     hidden: tuple[int, ...] = (50, 50, 50)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        check_sizes("Coupling", self.layers, self.hidden)
+        object.__setattr__(self, "hidden", check_sizes("Coupling", self.layers, self.hidden))
 
     def build(self, dim: int, context: int) -> nn.Module:
         univariate = import_zuko().transforms.MonotonicAffineTransform
@@ -149,8 +149,7 @@ class Spline:
     bins: int = 8
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        check_sizes("Spline", self.layers, self.hidden)
+        object.__setattr__(self, "hidden", check_sizes("Spline", self.layers, self.hidden))
         if not isinstance(self.bins, int) or not 2 <= self.bins <= MAX_WIDTH:
             raise ValueError(f"Spline: bins must be an integer of at least 2, got {self.bins!r}")
 
@@ -159,12 +158,15 @@ class Spline:
         return stack(self.layers, self.hidden, dim, context, univariate, [(self.bins,), (self.bins,), (self.bins - 1,)])
 
 
-def check_sizes(name: str, layers: object, hidden: tuple[object, ...]) -> None:
-    """Sizes of a network that could be built."""
+def check_sizes(name: str, layers: object, hidden: object) -> tuple[int, ...]:
+    """Sizes of a network that could be built: the hidden ones."""
     if not isinstance(layers, int) or not 1 <= layers <= MAX_LAYERS:
         raise ValueError(f"{name}: layers must be an integer from 1 to {MAX_LAYERS}, got {layers!r}")
+    if not isinstance(hidden, (list, tuple)):
+        raise TypeError(f"{name}: hidden must be a tuple of integers, got {shown(hidden)}")
     if not all(isinstance(width, int) and 1 <= width <= MAX_WIDTH for width in hidden):
         raise ValueError(f"{name}: hidden must be integers of at least 1, got {hidden!r}")
+    return tuple(hidden)
 
 
 def import_zuko() -> Any:

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from headstart import ops
+from headstart.argument import require_number
 from headstart.ops.library import multiplied
 from headstart.start.check import check_points, check_sigma
 
 ORDER = 4
+MIN_SIGMA = 1e-100  # of a level whose inverse is squared
 TOLERANCE = 1e-3  # of the data's standard deviation, root mean square over coordinates and probes
 PROBES = 64
 LADDER = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)  # numbers of steps that are tried
@@ -65,8 +67,10 @@ def transport(
         ValueError: latents of another shape, or noise levels that do not descend above 0.
     """
     sigma = check_sigma("transport", sigma, positive=True)
-    if not sigma < sigma_max < math.inf:
-        raise ValueError(f"transport: sigma must be below {sigma_max}, where the latents come from, got {sigma}")
+    sigma_max = require_number("transport", "sigma_max", sigma_max)
+    if not MIN_SIGMA <= sigma < sigma_max < math.inf:
+        wanted = f"in [{MIN_SIGMA:g}, {sigma_max:g}), below where the latents come from"
+        raise ValueError(f"transport: sigma must be {wanted}, got {sigma:g}")
     check_points("transport", z, mixture.shape)
     steps, parts = levels(mixture, sigma, sigma_max), mixture.split("transport", z, labels)
     if not parts:

@@ -17,6 +17,7 @@ from headstart.adapters.diffusers.schedule import Schedule, schedule_of
 from headstart.argument import require_path
 from headstart.denoiser import Preconditioning, denoise
 from headstart.io.bound import MAX_TEXT_BYTES, DataError, brief, parse_json, read_bytes
+from headstart.ops.check import require_device
 
 ADDED = ("text_embeds", "time_ids", "image_embeds")  # what a text-conditioned U-Net takes in one dict
 
@@ -136,6 +137,8 @@ def denoiser(
         raise TypeError(f"denoiser: model must be a network of diffusers, got {type(model).__name__}")
     if model.training:
         raise ValueError("denoiser: model must be in evaluation mode, got training mode; call model.eval()")
+    if isinstance(scheduler, type):
+        raise TypeError(f"denoiser: scheduler must be an object, got the class {scheduler.__name__}")
     if getattr(scheduler, "config", {}).get("thresholding"):
         raise ValueError(
             f"denoiser: {type(scheduler).__name__} thresholds predictions by quantiles of the sample, which are no "
@@ -185,7 +188,7 @@ def load(
         FileNotFoundError: no such folder, or one without network, scheduler or safetensors weights.
         ValueError: a configuration that names no network or scheduler of diffusers; as `denoiser`.
     """
-    folder = require_path("load", path)
+    folder, device = require_path("load", path), require_device("load", device)
     if not folder.is_dir():
         raise FileNotFoundError(2, "no such folder", str(path))
     place = next((folder / part for part in PARTS if (folder / part / "config.json").is_file()), None)

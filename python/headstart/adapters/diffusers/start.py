@@ -21,6 +21,8 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.adapters.diffusers.schedule import Consistency, Diffusion, Karras, Schedule, TableSchedule, schedule_of
+from headstart.argument import require_number
+from headstart.sampling.edge import check_start, whole
 from headstart.sampling.request import SIGMA_MIN, initial_state, levels_of, require_state
 from headstart.solver.grid import log_uniform
 from headstart.start.protocol import Start
@@ -138,6 +140,8 @@ def latents(
         TypeError, ValueError: a scheduler that is not supported, a start above its highest noise level, or a pipeline
             that takes no latents.
     """
+    check_start("latents", start)
+    n = whole("latents", "n", n, 0)
     scheduler = scheduler_of(pipe)
     schedule = schedule_of(scheduler)
     require_latents(pipe)
@@ -167,6 +171,7 @@ def timesteps(start: Start, pipe: Any, steps: int | None = None, grid: Tensor | 
         TypeError: a scheduler that is not supported, or has no table of timesteps (use `sigmas`).
         ValueError: a scheduler that only makes its own, such as `DDIMScheduler`, or more steps than timesteps.
     """
+    check_start("timesteps", start)
     scheduler = scheduler_of(pipe)
     schedule, name = schedule_of(scheduler), type(scheduler).__name__
     if not isinstance(schedule, TableSchedule) or getattr(schedule, "continuous", False):
@@ -198,6 +203,8 @@ def sigmas(
         TypeError: a scheduler that is not supported.
         ValueError: a scheduler that takes no sigmas or makes others of them, or dynamic shifting without `mu`.
     """
+    check_start("sigmas", start)
+    mu = None if mu is None else require_number("sigmas", "mu", mu)
     scheduler = scheduler_of(pipe)
     schedule, name = schedule_of(scheduler), type(scheduler).__name__
     levels = levels_down("sigmas", schedule, start, steps, grid)

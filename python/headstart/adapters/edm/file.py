@@ -18,8 +18,9 @@ from headstart.adapters.edm.precondition import Precondition
 from headstart.adapters.edm.song import DhariwalUNet, SongUNet
 from headstart.adapters.edm.unet import MagnitudeUNet
 from headstart.adapters.edm.unpickle import Record, read
-from headstart.argument import require_path
+from headstart.argument import require_path, shown
 from headstart.io.bound import brief, memory_for, open_regular, require_memory
+from headstart.ops.check import require_device
 from headstart.start import file
 
 COMMON = ("img_resolution", "img_channels", "label_dim", "use_fp16")
@@ -155,9 +156,9 @@ def load(path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtyp
         TypeError: another dtype.
     """
     dtype = torch.float32 if dtype is None else dtype
-    if dtype not in TYPES:
-        raise TypeError(f"load: dtype must be float32, float16 or bfloat16, got {dtype}")
-    path = require_path("load", path)
+    if not isinstance(dtype, torch.dtype) or dtype not in TYPES:
+        raise TypeError(f"load: dtype must be float32, float16 or bfloat16, got {shown(dtype)}")
+    path, device = require_path("load", path), require_device("load", device)
     return made(path, contents(path), dtype).to(device)
 
 

@@ -18,16 +18,38 @@ from torch import Tensor
 
 from headstart import ops
 from headstart.argument import require_path
+from headstart.ops.array import tensor_of
+from headstart.sampling.edge import whole
+
+
+def floats(op: str, x: Any) -> Tensor:
+    """Images as float32, by the rules of `rgb_bytes`."""
+    x = tensor_of(x)
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.layout is not torch.strided or x.is_meta:
+        raise TypeError(f"{op}: x must be a tensor of floats, got {ops.check.describe(x)}")
+    x = x.float()
+    if bool(x.isnan().any()):
+        raise ValueError(f"{op}: x must be without NaN, which has no byte, got {ops.check.describe(x)}")
+    return x
 
 
 def rgb_bytes(x: Tensor) -> Tensor:
-    """uint8 of images in [-1, 1] as EDM and EDM2 write them: `trunc(127.5 x + 128)` in float32, clipped."""
-    return (x.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+    """uint8 of images in [-1, 1] as EDM and EDM2 write them: `trunc(127.5 x + 128)` in float32, clipped.
+
+    Raises:
+        TypeError: no tensor or array of floats.
+        ValueError: NaN, which has no byte.
+    """
+    return (floats("rgb_bytes", x) * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def vae_bytes(x: Tensor) -> Tensor:
-    """uint8 of the VAE's images in [0, 1] as EDM2 writes them: `trunc(255 x)` in float32, clipped."""
-    return (x.float().clamp(0, 1) * 255).to(torch.uint8)
+    """uint8 of the VAE's images in [0, 1] as EDM2 writes them: `trunc(255 x)` in float32, clipped.
+
+    Raises:
+        TypeError, ValueError: as `rgb_bytes`.
+    """
+    return (floats("vae_bytes", x).clamp(0, 1) * 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -109,14 +131,14 @@ class VAE:
         ImportError: diffusers is missing.
         OSError: the folder holds no such model.
         ValueError: batch below 1.
+        TypeError: a path that is none.
     """
 
     def __init__(
         self, path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
         moments: LatentMoments = LatentMoments(), batch: int = 8, tiled: bool = False,
     ) -> None:  # fmt: skip
-        if batch < 1:
-            raise ValueError(f"VAE: batch must be at least 1, got {batch}")
+        batch = whole("VAE", "batch", batch, 1)
         path = require_path("VAE", path)
         if not path.is_dir():
             raise NotADirectoryError(20, "is not a folder with a VAE", str(path))
