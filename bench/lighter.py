@@ -4,17 +4,17 @@ The zoo's network beside siblings of half and a quarter of its width, trained on
 `--controls`, on all levels; every one of them from the same learned start, with the same solver, calls and seeds. Says
 parameters, time of a call, denoising error of held-out images below `sigma_T`, and Frechet and sliced Wasserstein
 distance to the test images. Networks that are not in `DIR/networks` yet are trained first (`bench.zoo.train`; a
-stopped run goes on); rows stay in `DIR/lighter.json` as they are done.
+stopped run goes on); rows stay in `DIR/lighter.json` as they are done, samples in `DIR/samples` until then.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,11 @@ from torch import Tensor
 import headstart as hs
 from bench.zoo.quality import real_images
 from bench.zoo.train import FOLDER
-from headstart.io.output import write
+from headstart.compare.case import Case
+from headstart.compare.run import Experiment, find_ranks, run
+from headstart.compare.store import Result, name_of
+from headstart.compare.way import Way
+from headstart.io import Dataset
 from headstart.metrics import Lite0Features, frechet_distance, sliced_wasserstein
 from headstart.metrics import statistics as moments
 
@@ -38,7 +42,7 @@ SIBLINGS = {
 WHOLE = "zoo:fashion"
 CALLS = (5, 9)
 LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 3.0)
-BATCH = 64
+BATCH, PART = 64, 100
 
 
 def train(folder: Path, name: str, images: int) -> hs.EDM:
@@ -52,7 +56,7 @@ def train(folder: Path, name: str, images: int) -> hs.EDM:
     return hs.zoo.read(out / "fashion.safetensors")
 
 
-def seconds(networks: dict[str, hs.EDM], rounds: int) -> dict[str, list[float]]:
+def seconds(networks: Mapping[str, hs.EDM], rounds: int) -> dict[str, list[float]]:
     """Times of a call on a batch, the networks taking turns."""
     x, sigma = torch.randn(BATCH, 1, 28, 28), torch.tensor(1.0)
     taken: dict[str, list[float]] = {name: [] for name in networks}
@@ -93,10 +97,54 @@ class Score:
         return {"frechet": frechet, "swd": sliced_wasserstein(x, self.test)}
 
 
-def rows(networks: dict[str, hs.EDM]) -> list[tuple[str, str, int]]:
-    """Network, start and calls of every row; networks that know nothing above the horizon only from there."""
-    short = [(name, "learned", calls) for name in networks for calls in CALLS]
-    return short + [(name, "classic", 13) for name in networks if SIBLINGS.get(name, ((), None))[1] is None]
+def ways(name: str) -> list[Way]:
+    """Those of a network; one that knows nothing above the horizon runs only from there."""
+    short = [Way("learned", "2M", "log", calls) for calls in CALLS]
+    return [*short, Way("classic", "2M", "log", 13)] if SIBLINGS.get(name, ((), None))[1] is None else short
+
+
+def describe_networks(networks: Mapping[str, hs.EDM], heldout: Tensor) -> dict[str, Any]:
+    """Size, speed and denoising error of each, beside the first."""
+    taken, found = seconds(networks, 20), {}
+    for name, network in networks.items():
+        ratios = [whole / own for whole, own in zip(taken[WHOLE], taken[name], strict=True)]
+        found[name] = {
+            "parameters": sum(p.numel() for p in network.net.parameters()),  # type: ignore[attr-defined]
+            "speed": statistics.median(ratios),
+            "speed_quartiles": statistics.quantiles(ratios, n=4)[::2],
+            "denoising": denoising(network, heldout),
+        }
+    return found
+
+
+def key_of(row: Mapping[str, Any]) -> str:
+    """What a row is found by again."""
+    return f"{name_of(row['network'])}-{row['start']}-{row['nfe']}-{row['seed']}"
+
+
+def compare(result: Result, networks: Mapping[str, hs.EDM], score: Score, seeds: int) -> None:
+    """The rows that are missing, seed after seed."""
+    images = Dataset(hs.zoo.images("fashion")[0])
+    q = hs.fit(images.images)
+    for seed in range(seeds):
+        for name, network in networks.items():
+            case = Case(network, images, sigma=HORIZON, batch=PART)
+            case.mixture = q
+            folder = result.path.parent / "samples" / name_of(name)
+            experiment = Experiment(case, result.settings["n"], PART, folder, exact=True)
+
+            def add(way: Way, seed: int, name: str = name, experiment: Experiment[Case] = experiment) -> None:
+                x = torch.from_numpy(experiment.gather(way, seed)["arr_0"])
+                row = {"network": name, "start": way.start, "nfe": way.nfe, "seed": seed, **score(x)}
+                result.add(key_of(row), row)
+                experiment.drop(way, seed)
+                print(row, flush=True)
+
+            points = [
+                (way, seed) for way in ways(name)
+                if not result.has(key_of({"network": name, "start": way.start, "nfe": way.nfe, "seed": seed}))
+            ]  # fmt: skip
+            run(experiment, points, add, name, find_ranks())
 
 
 def main() -> None:
@@ -108,44 +156,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--controls", action="store_true", help="also the siblings trained on all levels")
     arguments = parser.parse_args()
-    path: Path = arguments.out / "lighter.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     networks = {WHOLE: hs.zoo.denoiser("fashion")}
     wanted = [name for name, (_, horizon) in SIBLINGS.items() if horizon or arguments.controls]
     networks |= {name: train(arguments.out / "networks", name, arguments.images) for name in wanted}
-    found: dict[str, Any] = {"n": arguments.n, "images": arguments.images, "networks": {}, "rows": []}
-    if path.is_file():
-        found = json.loads(path.read_text())
-        if (found["n"], found["images"]) != (arguments.n, arguments.images):
-            parser.error(f"{path} was made with n = {found['n']}, images = {found['images']}")
-
-    def keep() -> None:
-        write(path, lambda temporary: temporary.write_text(json.dumps(found, indent=1) + "\n"))
-
-    if found["networks"].keys() != networks.keys():
-        taken, heldout = seconds(networks, 20), real_images(arguments.data, "test")[:500]
-        for name, network in networks.items():
-            ratios = [whole / own for whole, own in zip(taken[WHOLE], taken[name], strict=True)]
-            found["networks"][name] = {
-                "parameters": sum(p.numel() for p in network.net.parameters()),  # type: ignore[attr-defined]
-                "speed": statistics.median(ratios),
-                "speed_quartiles": statistics.quantiles(ratios, n=4)[::2],
-                "denoising": denoising(network, heldout),
-            }
-        keep()
-    score, q = Score(arguments.data, arguments.n), hs.fit(hs.zoo.images("fashion")[0])
-    found["floor"] = score.floor
-    starts = {"learned": q.at(HORIZON), "classic": hs.Classic((1, 28, 28), FAR)}
-    done = {(row["network"], row["start"], row["nfe"], row["seed"]) for row in found["rows"]}
-    for seed in range(arguments.seeds):
-        for name, start, calls in rows(networks):
-            if (name, start, calls, seed) in done:
-                continue
-            x = hs.sample(networks[name], starts[start], arguments.n, calls, seed=seed, batch=100)
-            row = {"network": name, "start": start, "nfe": calls, "seed": seed, **score(x)}
-            found["rows"].append(row)
-            keep()
-            print(row, flush=True)
+    settings = {"n": arguments.n, "images": arguments.images}
+    result = Result(arguments.out / "lighter.json", "lighter", settings)
+    known = result.found.setdefault("networks", {})
+    if known.keys() != networks.keys():
+        known |= describe_networks(networks, real_images(arguments.data, "test")[:500])
+    score = Score(arguments.data, arguments.n)
+    result.found["floor"] = score.floor
+    compare(result, networks, score, arguments.seeds)
 
 
 if __name__ == "__main__":

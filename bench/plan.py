@@ -3,89 +3,75 @@
 Planned coefficients from 80 and from sigma_T with free history, beside Heun, 2M, 3M, UniPC and a learned start with 2M,
 on two exact laws and the zoo's network: paired errors to the fine solution from the same latents, distances of the laws
 beside their floors, and the zero-call control. The classic grids are picked for each number of calls on the very score
-they are judged by, which flatters them; plans see nothing of it. Rows are kept in `DIR/rows.csv` as they are done, so a
-killed run goes on; then `plan.json`, `report.md` and `plan.png` are written.
+they are judged by, which flatters them; plans see nothing of it. Rows are kept in `DIR/rows.json` as they are done, so
+a killed run goes on, and torchrun shares the samples out; then `plan.json`, `report.md` and `plan.png` are written.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from bench.plans.case import CASES, Case
-from bench.plans.method import NFE, in_parts, methods
+from bench.plans.case import CASES, CHUNK, Case
+from bench.plans.method import FINE, NFE, ZERO, Bench, Method, methods
 from bench.plans.report import report
 from bench.plans.score import Score
-from headstart.io.output import write
-
-COLUMNS = (
-    "case",
-    "seed",
-    "method",
-    "grid",
-    "nfe",
-    "rmse",
-    "median",
-    "likelihood",
-    "mode_tv",
-    "swd",
-    "minor",
-    "seconds",
-)
-TEXT = ("case", "method", "grid")
+from headstart.compare.run import Experiment, find_ranks, run
+from headstart.compare.store import Result
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows done so far."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as handle:
-        rows = [row for row in csv.DictReader(handle) if row.get("seconds")]
-    whole = ("seed", "nfe")
-    return [{k: v if k in TEXT or v == "" else int(v) if k in whole else float(v) for k, v in r.items()} for r in rows]
+def key_of(case: str, seed: int, way: Method) -> str:
+    """What a row is found by again."""
+    return f"{case}-{seed}-{way.key}"
 
 
-def append(path: Path, rows: list[dict[str, Any]]) -> None:
-    fresh = not path.is_file()
-    with path.open("a", newline="") as handle:
-        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
+def evaluate(case: Case, seed: int, result: Result) -> None:
+    """Every row of a law and seed that is not in the file yet."""
+    bench, ranks = Bench(case, seed), find_ranks()
+    folder = result.path.parent / "samples" / f"{case.name}-{seed}"
+    experiment = Experiment(
+        bench, case.n, CHUNK, folder, exact=True, keep=lambda _, seconds: {"seconds": np.array([seconds])}
+    )
+    scores: list[Score] = []
+
+    def add(way: Method, seed: int) -> None:
+        held = experiment.gather(way, seed)
+        x = torch.from_numpy(held["arr_0"])
+        if way == FINE:
+            scores.append(Score(case, x, seed))
+        key = key_of(case.name, seed, way)
+        if result.has(key):
+            return
+        about = {"case": case.name, "seed": seed, "method": way.name, "grid": bench.grid_text(way), "nfe": way.nfe}
+        seconds = 0.0 if way == FINE else held["seconds"].sum().item()
+        result.add(key, about | scores[0](x) | {"seconds": seconds})
+        if way != FINE:  # the others are scored against it when the run goes on
+            experiment.drop(way, seed)
+
+    ways = [ZERO, *(way for nfe in NFE for way in methods(case.start.sigma, nfe))]
+    left = [way for way in ways if not result.has(key_of(case.name, seed, way))]
+    run(experiment, [(way, seed) for way in (FINE, *left)], add, f"{case.name}, seed {seed}", ranks, progress=True)
+    if ranks[0] == 0:
+        about = result.found.setdefault(case.name, {"n": case.n, "horizons": {}, "floors": {}})
+        about["horizons"][str(seed)], about["floors"][str(seed)] = case.start.sigma, scores[0].floor()
+        result.save()
+        experiment.drop(FINE, seed)
 
 
-def evaluate(case: Case, seed: int, done: set[int], path: Path) -> Score:
-    """Every number of calls that is not in the file yet, each appended whole."""
-    z = case.latents(seed)
-    score = Score(case, case.fine(80 * z), seed)
-
-    def row(method: str, grid: str, nfe: int, x: torch.Tensor, seconds: float) -> dict[str, Any]:
-        figures = {name: f"{value:.6g}" for name, value in score(x).items()}
-        return {"case": case.name, "seed": seed, "method": method, "grid": grid, "nfe": nfe, **figures,
-                "seconds": f"{seconds:.3f}"}  # fmt: skip
-
-    if 0 not in done:
-        append(path, [row("fine solution", "", 0, score.fine, 0.0)])
-        mixture = case.start.mixture
-        zero = torch.cat([mixture.denoise(mixture.transport(part, 0.02), 0.02) for part in z.split(500)])
-        append(path, [row("zero calls", "the start's own flow", 0, zero, 0.0)])
-    for nfe in NFE:
-        if nfe in done:
-            continue
-        rows = []
-        for method in methods(case, nfe, seed):
-            began = time.perf_counter()
-            x = in_parts(method, z)
-            rows.append(row(method.name, method.grid, nfe, x, time.perf_counter() - began))
-        append(path, rows)
-        print(f"{case.name}, seed {seed}: {nfe} calls done", flush=True)
-    return score
+def run_all(
+    cases: dict[str, Callable[[int, bool], Case]], seeds: int, quick: bool, result: Result
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Every law and seed that is not whole yet; all rows, and what is known of the laws."""
+    for name, make in cases.items():
+        for seed in range(seeds):
+            if str(seed) not in result.found.get(name, {"floors": {}})["floors"]:
+                evaluate(make(seed, quick), seed, result)
+    return result.rows, result.found
 
 
 def main() -> None:
@@ -95,22 +81,11 @@ def main() -> None:
     parser.add_argument("--case", nargs="*", choices=list(CASES), default=list(CASES))
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
-    rows, laws = out / "rows.csv", out / "laws.json"
-    abouts: dict[str, Any] = json.loads(laws.read_text()) if laws.is_file() else {}
-    for name in arguments.case:
-        for seed in range(1 if arguments.quick else arguments.seeds):
-            done = {r["nfe"] for r in read_rows(rows) if (r["case"], r["seed"]) == (name, seed)}
-            about = abouts.setdefault(name, {"n": 0, "horizons": {}, "floors": {}})
-            if {0, *NFE} <= done and str(seed) in about["floors"]:
-                continue
-            case = CASES[name](seed, arguments.quick)
-            score = evaluate(case, seed, done, rows)
-            about["n"], about["horizons"][str(seed)] = case.n, case.start.sigma
-            about["floors"][str(seed)] = score.floor()
-            write(laws, lambda path: path.write_text(json.dumps(abouts, indent=1) + "\n"))
-    report(out, read_rows(rows), abouts)
+    result = Result(arguments.out / "rows.json", "plan", {"quick": arguments.quick})
+    chosen = {name: CASES[name] for name in arguments.case}
+    rows, laws = run_all(chosen, 1 if arguments.quick else arguments.seeds, arguments.quick, result)
+    if find_ranks()[0] == 0:
+        report(arguments.out, rows, laws)
 
 
 if __name__ == "__main__":

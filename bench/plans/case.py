@@ -39,8 +39,9 @@ class Case:
     n: int
     fine_steps: int
 
-    def latents(self, seed: int) -> Tensor:
-        return hs.ops.normal((self.n, *self.start.shape), 1000 + seed, 0, device="cpu")
+    def latents(self, seed: int, first: int = 0, count: int | None = None) -> Tensor:
+        """Unit latents of samples `first .. first + count - 1`, of all `n` where no count is given."""
+        return hs.ops.normal((count or self.n, *self.start.shape), 1000 + seed, 0, first, device="cpu")
 
     def fine(self, x: Tensor, sigma: float = 80.0) -> Tensor:
         """The fine solution from states `x` at `sigma`: Adams-Bashforth of order 4, then the last prediction."""

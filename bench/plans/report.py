@@ -1,4 +1,4 @@
-"""The figures of `rows.csv` as JSON, a report and the one plot."""
+"""The figures of `rows.json` as JSON, a report and the one plot."""
 
 from __future__ import annotations
 

@@ -170,10 +170,11 @@ def recipe(options: RecipeRequest) -> None:
     if options.smoke and given:
         raise ValueError(f"--smoke: tries the path on networks and data of its own, got {', '.join(given)} too")
     require_folder(options.out)
-    rank, world = (int(os.environ.get(key, default)) for key, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     from headstart.compare.network import trial, trial_subject
     from headstart.compare.recipe import PROTOCOLS, Job, run_recipe
+    from headstart.compare.run import find_ranks
 
+    rank, world = find_ranks()
     where = find_own_device(options.device)
     protocol = PROTOCOLS[options.name]
     if options.smoke:

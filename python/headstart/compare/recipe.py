@@ -150,7 +150,7 @@ class Job:
         *ways, control = self.protocol.ways()
         return [*ways, *extra, control]
 
-    def experiment(self, train: Dataset, rank: int = 0) -> Experiment:
+    def experiment(self, train: Dataset, rank: int = 0) -> Experiment[Case]:
         """Its samples, of starts fitted on `train`."""
         case = Case(
             self.denoiser, train, sigma=self.protocol.horizon, device=train.images.device, folder=self.out, rank=rank,
@@ -257,7 +257,7 @@ class RecipeScore:
         held: held-out samples to compare with.
     """
 
-    def __init__(self, job: Job, experiment: Experiment, held: Tensor) -> None:
+    def __init__(self, job: Job, experiment: Experiment[Case], held: Tensor) -> None:
         self.job, self.experiment, self.held = job, experiment, held
         self.evaluator: Evaluator | None = None
 

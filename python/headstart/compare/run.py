@@ -6,22 +6,53 @@ the first one, which scores, waits for the others' files.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.compare.case import Case
 from headstart.compare.store import Part, await_file, load_part, parts
-from headstart.compare.way import Way
 from headstart.io.output import to_bytes, write_npz
 from headstart.io.progress import track
 
 Arrays = Mapping[str, np.ndarray]
+
+
+class Point(Protocol):
+    """What a row is of, such as `way.Way`.
+
+    Attributes:
+        key: its name in files.
+        start: name of the start.
+        solver: name of the solver.
+        nfe: network calls a sample.
+    """
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def start(self) -> str: ...
+    @property
+    def solver(self) -> str: ...
+    @property
+    def nfe(self) -> int: ...
+
+
+P = TypeVar("P", bound=Point)
+Q = TypeVar("Q", contravariant=True)
+
+
+class Source(Protocol[Q]):
+    """What ways are compared on, such as `case.Case`: fits what a way needs, and draws its samples."""
+
+    def prepare(self, way: Q, /) -> None: ...
+    def draw(self, way: Q, count: int, seed: int, first: int, /) -> tuple[Tensor, float]: ...
 
 
 def nothing(samples: np.ndarray, seconds: float) -> Arrays:
@@ -29,13 +60,21 @@ def nothing(samples: np.ndarray, seconds: float) -> Arrays:
     return {}
 
 
+S = TypeVar("S", bound=Source[Any])
+
+
+def find_ranks() -> tuple[int, int]:
+    """This process's number and how many there are, as torchrun says it; (0, 1) without."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @dataclass
-class Experiment:
+class Experiment(Generic[S]):
     """Samples of a case's ways.
 
     Attributes:
         case: what they are of.
-        n: samples a way and seed.
+        n: samples a way and seed; 0: nothing is drawn, the score of a point is all there is.
         size: samples a part, which is what is kept and shared out.
         folder: where parts are kept; None: in memory.
         exact: parts are of float32 samples `[N, *shape]`, not of pictures uint8 `[N, H, W, C]`.
@@ -43,16 +82,16 @@ class Experiment:
         keep: what else is kept of a part, from its samples and the seconds they took.
     """
 
-    case: Case
+    case: S
     n: int
     size: int
     folder: Path | None = None
     exact: bool = False
-    slug: Callable[[Way], str] = lambda way: way.key
+    slug: Callable[[Any], str] = lambda way: way.key
     keep: Callable[[np.ndarray, float], Arrays] = nothing
     memory: dict[Part, Arrays] = field(default_factory=dict)
 
-    def parts(self, way: Way, seed: int) -> list[Part]:
+    def parts(self, way: Point, seed: int) -> list[Part]:
         """Those of one way and seed."""
         return parts([self.slug(way)], [seed], self.n, self.size)
 
@@ -60,7 +99,7 @@ class Experiment:
         """Whether the part is drawn."""
         return part in self.memory if self.folder is None else part.path(self.folder).exists()
 
-    def draw(self, way: Way, part: Part) -> None:
+    def draw(self, way: Point, part: Part) -> None:
         """Draws one part and keeps it."""
         x, seconds = self.case.draw(way, part.n, part.seed, part.offset)
         samples = x.detach().float().cpu().numpy() if self.exact else to_bytes(x)
@@ -70,7 +109,7 @@ class Experiment:
         else:
             write_npz(part.path(self.folder), arrays)
 
-    def gather(self, way: Way, seed: int) -> dict[str, np.ndarray]:
+    def gather(self, way: Point, seed: int) -> dict[str, np.ndarray]:
         """All parts of one way and seed as one: samples as `arr_0`, and what is kept beside.
 
         Raises:
@@ -80,6 +119,13 @@ class Experiment:
         held = [self.memory[p] if self.folder is None else load_part(p.path(self.folder), p.n) for p in mine]
         return {name: np.concatenate([one[name] for one in held]) for name in held[0]}
 
+    def drop(self, way: Point, seed: int) -> None:
+        """Forgets the parts of one way and seed."""
+        for part in self.parts(way, seed):
+            self.memory.pop(part, None)
+            if self.folder is not None:
+                part.path(self.folder).unlink(missing_ok=True)
+
     def images(self, samples: np.ndarray) -> Tensor:
         """Samples of a part as the network makes them, `[N, *shape]`; pictures as images in [-1, 1]."""
         whole = torch.from_numpy(samples)
@@ -87,7 +133,7 @@ class Experiment:
 
 
 def run(
-    experiment: Experiment, points: Sequence[tuple[Way, int]], score: Callable[[Way, int], object], title: str,
+    experiment: Experiment[Any], points: Sequence[tuple[P, int]], score: Callable[[P, int], object], title: str,
     ranks: tuple[int, int] = (0, 1), limit: float | None = None, progress: bool = False,
 ) -> bool:  # fmt: skip
     """Draws the parts of every point that are missing, and has the point scored; False where time was over first.
