@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import pytest
+
+import headstart as hs
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -15,6 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hs, "tune", partial(hs.tune, n=8, iterations=1, progress=False))  # minutes as printed
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert blocks
     names: dict = {}
@@ -22,6 +26,9 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         exec(compile(block, "README.md", "exec"), names)
     assert capsys.readouterr().out == "torch.Size([16, 1, 28, 28]) 5 network calls a sample\n"
     assert names["dressed"].isfinite().all()
+    assert names["plan"].nfe == 4
+    assert names["plan"].provenance["tuned"]["target"] == "data"
+    assert names["x"].shape == (64, 1, 28, 28)
     assert (tmp_path / "start.safetensors").exists()
 
 
