@@ -18,8 +18,6 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart.zoo import locate
-
 
 class Block(nn.Module):
     """Residual block `y = skip(x) + conv(silu(norm(conv(silu(norm(x)))) (1 + s) + b))`, `s, b` from the embedding."""
@@ -173,6 +171,8 @@ def classifier(name: str = "fashion", device: str | torch.device = "cpu") -> Cla
         ValueError: an unknown name, or a file of another format.
         FileNotFoundError: the weights are not part of this installation.
     """
+    from headstart.zoo import locate  # not at the top: that file imports this one
+
     path = locate(name, "-classifier.safetensors")
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
