@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import headstart as hs
-from bench.zoo import real_images
+from bench.zoo.quality import real_images
 from bench.zoo.train import FOLDER
 from headstart.io.output import write
 from headstart.metrics import Lite0Features, frechet_distance, sliced_wasserstein, statistics

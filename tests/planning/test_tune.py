@@ -12,7 +12,8 @@ from conftest import random_components
 from headstart.planning import tuning
 from headstart.planning.measure import Exact
 from headstart.planning.search import Unknowns
-from headstart.planning.target import Whitened, across, moments, spaced
+from headstart.planning.target import Merit, Whitened, across, feature_sets, moments, spaced
+from headstart.planning.tuning import first_tables, stateless
 from headstart.solver import Row
 
 COMPONENTS = random_components("rank2", k=4, d=5, dtype=torch.float32)
@@ -80,6 +81,82 @@ def test_data_do_not_fool_an_exact_law() -> None:
     given = hs.tune(table(5), Exact(LAW), START, progress=False)
     made = hs.tune(given, Exact(LAW), START, DATA, progress=False)
     assert errors(made, Exact(LAW)) <= 1.02 * errors(given, Exact(LAW))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_chance_in_one_set_of_latents_does_not_set_data_against_an_exact_law(seed: int) -> None:
+    """Seed 2: samples of the second set of latents are farther from the data than real ones by chance."""
+    made = hs.tune(table(5), Exact(LAW), START, DATA, seed=seed, progress=False)
+    assert made.provenance["tuned"]["decided by"] == "distance"
+    assert errors(made, Exact(LAW)) < 0.8 * errors(table(5), Exact(LAW))
+
+
+def test_images_are_judged_by_what_no_step_went_down_on_and_fresh_ones_count_as_real() -> None:
+    """Pixels whitened on a few images call fresh ones of the same law unreal, and texture that comes back too."""
+    data, fresh = hs.zoo.images()[0], hs.zoo.images(split="test")[0][:200]
+    own, other = feature_sets(data, None, 0)
+    assert isinstance(own.features, hs.metrics.GradientFeatures)
+    assert not isinstance(other.features, hs.metrics.GradientFeatures)
+    soft = torch.nn.functional.avg_pool2d(fresh, 3, 1, 1)
+    sharp = fresh + 0.5 * (fresh - soft)
+    floor = other.floor(200, 0)
+    assert float(other.residual(fresh).square().sum()) < 1.1 * floor
+    for changed in (soft, sharp):
+        assert float(other.residual(changed).square().sum()) > 1.5 * floor
+
+
+def merit(distance: float, *excess: float) -> Merit:
+    return Merit(distance, distance, excess, 0.1)
+
+
+def test_moments_decide_where_the_given_plan_is_off_and_distances_where_it_is_not() -> None:
+    given = merit(0.1, 3.0, 2.0)
+    assert not given.real
+    sharper, nearer = merit(0.2, 1.0, 1.2), merit(0.05, 1.0, 1.3)
+    assert sharper.value(given) < nearer.value(given) < given.value(given)
+    assert nearer.value(given, True) < given.value(given, True) < sharper.value(given, True)
+    assert merit(0.2, 0.5, 1.4).value(given) > merit(0.2, 2.0, 1.2).value(given)  # only the second set decides
+    assert merit(0.5, 1.0, 1.0).value(given) == float("inf")
+    assert merit(0.09, 1.0, 1.0).value(merit(0.001, 3.0, 2.0)) < 1  # small against the data's spread
+    assert merit(0.1, 1.05, 0.9).real
+    assert not merit(0.1).real
+
+
+@pytest.mark.parametrize("solver", [hs.IPNDM(), hs.DEIS(), hs.DPMpp2M()], ids=repr)
+def test_rows_without_earlier_states_take_the_same_steps(solver: Any) -> None:
+    grid = hs.karras(2.0, 0.1, 6).tolist()
+    rows = stateless(solver.rows(grid))
+    assert not any(row.states for row in rows)
+    begin = START.sample(20, 3).double()
+    plan = hs.Plan(tuple(grid), rows, None, 1.0, 1.0)
+    whole, again = (hs.integrate(Exact(LAW), begin, grid, one) for one in (solver, plan))
+    torch.testing.assert_close(again, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_moved_nodes_keep_what_all_predictions_agree_on() -> None:
+    grid = hs.karras(2.0, 0.1, 4).tolist()
+    unknowns = Unknowns.of(hs.Plan(tuple(grid), stateless(hs.DEIS(2).rows(grid)), None, 1.0, 1.0), False)
+    moved = unknowns.rows([0.3, -0.2, 0.4] + [0.0] * (unknowns.size - 3))
+    assert any(abs(row.a - low / row.sigma) > 0.01 for row, low in zip(moved, [*grid[1:], 0.0], strict=True))
+    for row in moved:
+        assert row.a + sum(row.b) == pytest.approx(1.0)
+
+
+def test_peers_are_among_the_tables_it_may_begin_from() -> None:
+    tables = first_tables(hs.Classic((5,)), 4, 0, True)
+    assert {"DPMpp2M()", "IPNDM(steps=3)", "DEIS(steps=2)"} == {one.provenance["solver"] for one in tables}
+    assert {one.provenance["solver"] for one in first_tables(hs.Classic((5,)), 9, 0, True)} == {"DPMpp2M()"}
+
+
+def test_a_tuned_plan_knows_the_start_it_was_made_for(paired: hs.Plan) -> None:
+    assert paired.made_for is not None
+    assert paired.made_for.fingerprint == LAW.fingerprint
+    assert paired.made_for.sigma == 2.0
+    other = hs.GaussianMixture(random_components("rank2", k=4, d=5, dtype=torch.float32, seed=1), LAW.weight, (5,))
+    with pytest.raises(ValueError, match="made for another start"):
+        hs.sample(Exact(LAW), other.at(2.0), 3, plan=paired)
+    classic = hs.tune(2, Exact(LAW), hs.Classic((5,)), progress=False, n=32, iterations=1)
+    assert classic.made_for is None
 
 
 def test_one_seed_one_plan(paired: hs.Plan) -> None:

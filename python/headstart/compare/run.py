@@ -24,8 +24,8 @@ from headstart.io.progress import track
 Arrays = Mapping[str, np.ndarray]
 
 
-class Point(Protocol):
-    """What a row is of, such as `way.Way`.
+class Station(Protocol):
+    """The subject of a row, such as `way.Way`.
 
     Attributes:
         key: its name in files.
@@ -44,7 +44,7 @@ class Point(Protocol):
     def nfe(self) -> int: ...
 
 
-P = TypeVar("P", bound=Point)
+P = TypeVar("P", bound=Station)
 Q = TypeVar("Q", contravariant=True)
 
 
@@ -91,7 +91,7 @@ class Experiment(Generic[S]):
     keep: Callable[[np.ndarray, float], Arrays] = nothing
     memory: dict[Part, Arrays] = field(default_factory=dict)
 
-    def parts(self, way: Point, seed: int) -> list[Part]:
+    def parts(self, way: Station, seed: int) -> list[Part]:
         """Those of one way and seed."""
         return parts([self.slug(way)], [seed], self.n, self.size)
 
@@ -99,7 +99,7 @@ class Experiment(Generic[S]):
         """Whether the part is drawn."""
         return part in self.memory if self.folder is None else part.path(self.folder).exists()
 
-    def draw(self, way: Point, part: Part) -> None:
+    def draw(self, way: Station, part: Part) -> None:
         """Draws one part and keeps it."""
         x, seconds = self.case.draw(way, part.n, part.seed, part.offset)
         samples = x.detach().float().cpu().numpy() if self.exact else to_bytes(x)
@@ -109,7 +109,7 @@ class Experiment(Generic[S]):
         else:
             write_npz(part.path(self.folder), arrays)
 
-    def gather(self, way: Point, seed: int) -> dict[str, np.ndarray]:
+    def gather(self, way: Station, seed: int) -> dict[str, np.ndarray]:
         """All parts of one way and seed as one: samples as `arr_0`, and what is kept beside.
 
         Raises:
@@ -119,7 +119,7 @@ class Experiment(Generic[S]):
         held = [self.memory[p] if self.folder is None else load_part(p.path(self.folder), p.n) for p in mine]
         return {name: np.concatenate([one[name] for one in held]) for name in held[0]}
 
-    def drop(self, way: Point, seed: int) -> None:
+    def drop(self, way: Station, seed: int) -> None:
         """Forgets the parts of one way and seed."""
         for part in self.parts(way, seed):
             self.memory.pop(part, None)

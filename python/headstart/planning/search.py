@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from headstart.planning.runner import Latents, OverBudget, Runner
-from headstart.planning.target import Goal, Merit, paired_rows
+from headstart.planning.target import Goal, Merit, figures, paired_rows
 from headstart.solver.plan import MAX_PREDICTIONS, Plan
 from headstart.solver.row import Row
 
@@ -91,7 +91,7 @@ class Unknowns:
             while len(weight) > 1 and weight[-1] == 0:
                 weight.pop()
             factor = level / sigma * math.exp(max(-MAX_LEVEL, min(MAX_LEVEL, told[i])))
-            a = row.a * r / before if before else row.a
+            a = r + (row.a - before) * (1 - r) / (1 - before)  # a state that all predictions agree on stays one
             at = None if factor == 1 else factor * levels[i]
             rows.append(Row(levels[i], a, tuple((1 - r) * w for w in weight), told=at))
         return tuple(rows)
@@ -112,33 +112,54 @@ RIDGE = 1e-3
 MIXES = (0.0, 0.1, 1.0)  # shares of the paired residual beside the data's, each in parts of its own floor
 RETRIES = 2
 MIN_GAIN = 0.03  # of the merit, on the latents that a choice is made on
+RANKED = 4  # one latent in so many ranks the tables that a search may begin from
 
 
 @dataclass
 class Setup:
-    """A tuning under way: what is run, what is aimed at, and the states of each set with their fine solutions."""
+    """A tuning under way: what is run, what is aimed at, and the states of each set with their fine solutions.
+
+    Attributes:
+        by_distance: distances decide: the plan given makes samples that the data do not tell from real ones.
+    """
 
     runner: Runner
     goal: Goal
     states: list[Latents]
     fine: list[Tensor]
+    by_distance: bool = False
 
-    def end(self, plan: Plan, which: int) -> Tensor:
-        return self.runner.run(plan.table, plan.ghost, self.states[which])
+    def end(self, plan: Plan, which: int, count: int | None = None) -> Tensor:
+        return self.runner.run(plan.table, plan.ghost, self.states[which], count)
 
-    def merit(self, plan: Plan, which: int) -> Merit:
-        return self.goal.merit(self.end(plan, which), self.fine[which])
+    def merit(self, plan: Plan, which: int, count: int | None = None) -> Merit:
+        """Of the first `count` latents of a set, or all."""
+        return self.goal.merit(self.end(plan, which, count), self.fine[which])
+
+    def best(self, tables: Sequence[Plan]) -> Plan:
+        """The table to begin from. Some of the latents tell: they are the same for all tables."""
+        if len(tables) == 1:
+            return tables[0]
+        count = ranking(len(self.states[TRAIN].x), len(self.fine[TRAIN]))
+        merits = [self.merit(one, TRAIN, count) for one in tables]
+        nearest = min(merits, key=lambda one: one.plain)
+        values = [one.value(nearest) for one in merits]
+        return tables[values.index(min(values))]
+
+
+def ranking(n: int, paired: int) -> int:
+    """Latents that rank tables: some of those there are, all those with fine solutions among them."""
+    return max(paired, n // RANKED)
 
 
 def search(task: Setup, tables: Sequence[Plan], iterations: int, kind: str) -> tuple[Plan, list[dict[str, Any]], Plan]:
     """The table it began from, what was tried, and the best on the second set of latents."""
-    first = task.merit(tables[0], TRAIN)
-    merits = [first, *(task.merit(one, TRAIN) for one in tables[1:])]
-    values = [one.value(first) for one in merits]
-    given = tables[values.index(min(values))]
+    given = task.best(tables)
     unknowns = Unknowns.of(given, kind == "network")
     scale = task.merit(given, CHOICE)
-    best, least, waited = given, scale.value(scale) - MIN_GAIN, 0
+    # two sets of latents, so that chance in one does not count as a fault that data should mend
+    by_distance = task.by_distance = scale.real or task.merit(given, TRAIN).real
+    best, least, waited = given, scale.value(scale, by_distance) - MIN_GAIN, 0
     steps: list[dict[str, Any]] = []
     u, damping = torch.zeros(unknowns.size, dtype=torch.float64, device="cpu"), DAMPING[kind]
     try:
@@ -147,8 +168,10 @@ def search(task: Setup, tables: Sequence[Plan], iterations: int, kind: str) -> t
             u, damping = moved.u, moved.damping
             waited += 1
             for name, one in moved.tried.items():
-                value = task.merit(plan := unknowns.plan_at(one.tolist()), CHOICE).value(scale)
-                steps.append({"iteration": iteration, "paired share": name, "merit": value})
+                found = task.merit(plan := unknowns.plan_at(one.tolist()), CHOICE)
+                value = found.value(scale, by_distance)
+                about = {"iteration": iteration, "paired share": name}
+                steps.append(about | figures(found, scale, by_distance))
                 if value < least:
                     best, least, waited = plan, value, 0
             if waited == 2 or not moved.down:

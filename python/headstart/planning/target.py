@@ -27,7 +27,9 @@ DRAWS, QUANTILE = 40, 0.9  # groups of data that a floor is taken from, and of t
 ROWS = 10_000  # data points that moments are taken of, at most
 MAX_WIDE = 1024  # features up to which covariances are taken whole
 MIN_ERROR = 1e-6  # where float32 leaves nothing to gain
-SHARE = 0.25  # of the paired ratio in a merit that is of the data
+SLACK = 1.1  # moments over their floor up to which a plan's samples count as real
+GUARD, SMALL = 4.0, 0.1  # distances that a plan may have: over the given plan's, or a share of the data's scale
+FILTERS, WINDOWS, CELLS = 24, (3, 5), 4  # random filters of each window, and cells a side that responses are pooled to
 
 
 @dataclass(frozen=True)
@@ -137,21 +139,22 @@ def across(size: int) -> list[int]:
 def feature_sets(data: Tensor, features: Features | None, seed: int) -> tuple[Whitened, Whitened]:
     """The features that a plan is tuned on, and others that it is chosen by.
 
-    Images: gradient features, leading components; and pixels, leading and minor directions. Vectors and latents: their
-    own coordinates, leading and minor; and absolute values of random mixtures of them, which see shapes that moments
-    do not. Where `features` is given, tuning takes those, and the choice takes the built-in ones.
+    Images: gradient features, and responses of random filters, leading components of both (pixels would hold it
+    against a plan that it brings back texture, which holds little of their energy). Vectors and latents: their own
+    coordinates, leading and minor; and absolute values of random mixtures of them, which see shapes that moments do
+    not. Where `features` is given, tuning takes those, and the choice takes random filters or the data's coordinates.
     """
     data = data[
         torch.randperm(len(data), generator=torch.Generator().manual_seed(seed), dtype=torch.int64, device="cpu")[
             :ROWS
         ].to(data.device)
     ]
-    image = is_image(data)
-    plain = Whitened.of((lambda x: x.clamp(-1, 1).flatten(1)) if image else (lambda x: x.flatten(1)), data, across)
+    if is_image(data):
+        own = features or GradientFeatures.fit(data, min(LEADING, len(data) - 1))
+        return Whitened.of(own, data, leading), Whitened.of(random_filters(data, seed), data, leading)
+    plain = Whitened.of(lambda x: x.flatten(1), data, across)
     if features is not None:
         return Whitened.of(features, data, leading), plain
-    if image:
-        return Whitened.of(GradientFeatures.fit(data, min(LEADING, len(data) - 1)), data, leading), plain
     size = plain.axes.shape[1]
     generator = torch.Generator().manual_seed(seed)
     turn = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64, device="cpu")).Q
@@ -162,16 +165,43 @@ def feature_sets(data: Tensor, features: Features | None, seed: int) -> tuple[Wh
     return plain, Whitened.of(bent, data, leading)
 
 
+def random_filters(data: Tensor, seed: int) -> Features:
+    """Sizes of the responses of random zero-mean filters on a raster of cells, square roots, of unit variance on data.
+
+    Args:
+        data: images `[N, C, H, W]`.
+        seed: of the filters.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    banks = []
+    for window in WINDOWS:
+        shape = FILTERS, data.shape[1], window, window
+        bank = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        bank = bank - bank.mean((2, 3), keepdim=True)
+        banks.append(bank / bank.flatten(1).norm(dim=1)[:, None, None, None])
+
+    def respond(x: Tensor) -> Tensor:
+        x = x.detach().float().cpu().clamp(-1, 1)
+        sizes = [functional.adaptive_avg_pool2d(functional.conv2d(x, bank).abs(), CELLS) for bank in banks]
+        return torch.cat(sizes, 1).flatten(1).sqrt()
+
+    deviation = features_of(respond, data).std(0)
+    scale = deviation.clamp_min(0.1 * float(deviation.square().mean().sqrt()) + 1e-12)
+    return lambda x: respond(x).double() / scale
+
+
 @dataclass(frozen=True)
 class Pairing:
     """Errors against fine solutions in two sets of coordinates: as they are, and with minor directions brought up.
 
     Attributes:
+        scale: root mean square deviation of clean points from their mean.
         lift: of images and rasters, whose second set is what a 3 x 3 average leaves: the factor that gives both sets
             the same size on clean points.
         axes: otherwise `[D, R]`: principal directions over their standard deviations, times the scale of the whole.
     """
 
+    scale: float
     lift: float
     axes: Tensor | None
 
@@ -181,13 +211,13 @@ class Pairing:
         x = x.double().cpu()
         scale = float((x - x.mean(0)).square().mean().sqrt())
         if is_raster(x):
-            return cls(scale / max(float(high_pass(x).square().mean().sqrt()), 1e-3 * scale), None)
+            return cls(scale, scale / max(float(high_pass(x).square().mean().sqrt()), 1e-3 * scale), None)
         flat = (x - x.mean(0)).flatten(1)
         value, vector = principal(flat)
         share = flat.shape[1] / (flat.shape[1] + len(flat))  # few points say little of minor directions
         value = (1 - share) * value + share * scale**2
         least = (MIN_SPREAD * scale) ** 2
-        return cls(1.0, scale * vector / value.clamp_min(least).sqrt())
+        return cls(scale, 1.0, scale * vector / value.clamp_min(least).sqrt())
 
     def split(self, error: Tensor) -> tuple[Tensor, Tensor]:
         """Errors `[B, *shape]` in both sets, each `[B, D]` float64 and of mean square a coordinate."""
@@ -214,18 +244,33 @@ class Merit:
     Attributes:
         plain, minor: see `Pairing.rms`.
         excess: mean square moment residual over that of as many real samples, for both sets of features; or none.
+        small: a distance that is small against the data's spread.
     """
 
     plain: float
     minor: float
     excess: tuple[float, ...]
+    small: float = 0.0
 
-    def value(self, given: Merit) -> float:
-        """The figure that is compared, the lower the better; `given` sets the scale of the distances."""
-        pair = 0.5 * (self.plain / max(given.plain, MIN_ERROR) + self.minor / max(given.minor, MIN_ERROR))
-        if not self.excess:
-            return pair
-        return sum(math.log(max(1.0, one)) for one in self.excess) / len(self.excess) + SHARE * pair
+    @property
+    def real(self) -> bool:
+        """Whether moments in every set of features are as near to the data's as real samples' are."""
+        return bool(self.excess) and max(self.excess) < SLACK
+
+    def value(self, given: Merit, by_distance: bool = False) -> float:
+        """The figure that is compared, the lower the better.
+
+        Args:
+            given: of the plan given; sets the scale of the distances.
+            by_distance: distances decide although there are data: their moments tell nothing more. Else the last set
+                of features does, on which no step went down, and distances are only kept within bounds.
+        """
+        least = [max(one, MIN_ERROR) for one in (given.plain, given.minor)]
+        if not self.excess or by_distance:
+            return 0.5 * (self.plain / least[0] + self.minor / least[1])
+        if not all(e < max(GUARD * at, self.small) for e, at in zip((self.plain, self.minor), least, strict=True)):
+            return math.inf
+        return math.log(self.excess[-1])
 
 
 @dataclass(frozen=True)
@@ -246,7 +291,8 @@ class Goal:
         """Of end states `x` `[n, *shape]`, the first of which have fine solutions."""
         plain, minor = self.pairing.rms(x[: len(fine)] - fine)
         residuals = [float(one.residual(x).square().sum()) for one in self.sets]
-        return Merit(plain, minor, tuple(r / floor for r, floor in zip(residuals, self.floors, strict=True)))
+        excess = tuple(r / floor for r, floor in zip(residuals, self.floors, strict=True))
+        return Merit(plain, minor, excess, SMALL * self.pairing.scale)
 
     def objective(self, x: Tensor, fine: Tensor) -> float:
         """The loss that the steps go down on: the first set of features, or mean distances."""
@@ -260,9 +306,9 @@ def paired_rows(pairing: Pairing, x: Tensor, fine: Tensor) -> Tensor:
     return torch.cat(pairing.split(x[: len(fine)] - fine), 1)
 
 
-def figures(merit: Merit, given: Merit) -> dict[str, Any]:
+def figures(merit: Merit, given: Merit, by_distance: bool) -> dict[str, Any]:
     """A merit as JSON values."""
     return {
-        "merit": merit.value(given), "error": merit.plain, "error of minor directions": merit.minor,
+        "merit": merit.value(given, by_distance), "error": merit.plain, "error of minor directions": merit.minor,
         "moments over their floor": list(merit.excess),
     }  # fmt: skip

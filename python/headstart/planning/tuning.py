@@ -16,13 +16,14 @@ from headstart.ops.check import require_address
 from headstart.planning.planner import MAX_CALLS
 from headstart.planning.planner import plan as plan_on_start
 from headstart.planning.runner import Runner
-from headstart.planning.search import CHOICE, HELD, MIXES, RETRIES, TRAIN, Setup, Unknowns, search
+from headstart.planning.search import CHOICE, HELD, MIXES, RANKED, RETRIES, TRAIN, Setup, Unknowns, ranking, search
 from headstart.planning.target import Features, Goal, Pairing, feature_sets, figures
 from headstart.sampling.edge import check_denoiser
 from headstart.sampling.request import plan_start
-from headstart.solver import DPMpp2M
+from headstart.solver import DEIS, IPNDM, DPMpp2M, Row
 from headstart.solver.grid import karras, log_uniform
-from headstart.solver.plan import SIGMA_MAX, Plan
+from headstart.solver.plan import MAX_PREDICTIONS, SIGMA_MAX, MadeFor, Plan
+from headstart.solver.row import Solver
 from headstart.start import GaussianMixture, MixtureStart
 from headstart.start.protocol import Start
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 SAMPLES, PAIRED, MIN_SAMPLES = 400, 48, 32  # latents for moments, for distances to fine solutions, at least
 FINE, MIN_SIGMA = 30, 0.01  # calls of a fine solution, and its last level
 LAST = (0.02, 0.05, 0.1, 0.2)  # last levels of the classic tables
+MAX_WEIGHT = 10.0  # of a prediction in a classic table: beyond it errors of the network grow too much
+SOLVERS: tuple[Solver, ...] = (DPMpp2M(), IPNDM(3), DEIS(2))
 ITERATIONS = {"data": 3, "network": 5}
 
 
@@ -62,13 +65,14 @@ def tune(
     latents and, for data, with a second set of features; a third set of latents must confirm it. Where nothing wins,
     the given plan comes back as it was.
 
-    For data the merit is the mean of `ln max(1, S / S_real)` over the sets of features, `S` the moments' square and
-    `S_real` what nine in ten groups of as many real samples stay below, plus a quarter of the distance to the fine
-    solution relative to the given plan's: where moments are as near as real samples are, only that distance counts.
+    For data the merit is `ln(S / S_real)` on the second set of features, `S` the moments' square and `S_real` what nine
+    in ten groups of as many real samples stay below; a plan at more than four times the given plan's distance to the
+    fine solution, and a tenth of the data's scale, is not taken. Where the given plan's samples are as near as real
+    ones, as where network and start are exact, moments have nothing more to tell and only the distance counts.
 
     Args:
         plan: what to begin from, or a number of network calls: then the best of the plan on the start (a Gaussian
-            mixture's) and several DPM-Solver++ 2M tables.
+            mixture's) and several tables of DPM-Solver++ 2M, iPNDM and DEIS.
         denoiser: as in `sample`.
         start: where the plan begins, any; for a plan from 80 on a start at another level, the classic one.
         target: "network", or clean data `[N, *shape]` that the samples should look like.
@@ -141,19 +145,20 @@ class Effort:
         calls = each * tables[0].nfe
         wanted = settings.get("n") or (SAMPLES if kind == "data" else PAIRED)
         choices = len(MIXES) if kind == "data" else 1
-        least = 0
+        least, first = 0, len(tables) if len(tables) > 1 else 0
         for iterations in range(settings.get("iterations") or ITERATIONS[kind], 0, -1):
-            whole = len(tables) + 3 + iterations * (unknowns + RETRIES + choices)  # runs of all latents
+            whole = 4 + iterations * (1 + unknowns + RETRIES + choices)  # runs of all latents
             few = 3 * FINE * each + 2 * len(LAST) * calls  # evaluations of a paired latent
             paired = min(wanted, PAIRED) if kind == "data" else wanted
-            n = (settings["budget"] - paired * few) // (whole * calls)
+            near = few + first * calls  # tables are ranked on those, and on one latent in four at least
+            n = (settings["budget"] - paired * near) // ((whole + math.ceil(first / RANKED)) * calls)
             if kind == "network":
-                n = paired = min(wanted, settings["budget"] // (whole * calls + few))
+                n = paired = min(wanted, settings["budget"] // (whole * calls + near))
             n = min(n, wanted)
-            least = whole * calls * MIN_SAMPLES + few * MIN_SAMPLES
+            least = (whole * calls + near) * MIN_SAMPLES
             if n >= (wanted + 1) // 2 or (iterations == 1 and n >= min(MIN_SAMPLES, wanted)):
-                cost = n * whole * calls + min(paired, n) * few
-                return cls(n, min(paired, n), iterations, cost, whole + 3 + 2 * len(LAST))
+                cost = n * whole * calls + min(paired, n) * few + first * calls * ranking(n, min(paired, n))
+                return cls(n, min(paired, n), iterations, cost, first + whole + 3 + 2 * len(LAST))
         raise ValueError(f"tune: budget must be at least {least:,} network evaluations, got {settings['budget']:,}")
 
 
@@ -186,8 +191,10 @@ def check(plan: Any, target: Any, start: Any, seed: int, settings: Mapping[str, 
 
 
 def first_tables(start: Start, nfe: int, seed: int, free_history: bool) -> list[Plan]:
-    """The plan on the start where it is a Gaussian mixture, and DPM-Solver++ 2M on several grids."""
-    tables = [classic_table(grid) for grid in classic_grids(start.sigma, nfe)]
+    """The plan on the start where it is a Gaussian mixture, and classic solvers on several grids."""
+    solvers = SOLVERS if nfe <= MAX_PREDICTIONS else SOLVERS[:1]  # rows without earlier states read all predictions
+    tables = [classic_table(solver, grid) for grid in classic_grids(start.sigma, nfe) for solver in solvers]
+    tables = [one for one in tables if max(abs(w) for row in one.table for w in row.b) < MAX_WEIGHT]
     mixture = start.mixture if isinstance(start, MixtureStart) else None
     if isinstance(mixture, GaussianMixture) and 0 < start.sigma < SIGMA_MAX:
         assert isinstance(start, MixtureStart)
@@ -203,9 +210,32 @@ def classic_grids(sigma: float, nfe: int) -> list[list[float]]:
     return [make(sigma, low, nfe).tolist() for low in last for make in (karras, log_uniform)]
 
 
-def classic_table(grid: Sequence[float]) -> Plan:
-    """DPM-Solver++ 2M on a grid, as a plan whose errors are not known."""
-    return Plan(tuple(grid), tuple(DPMpp2M().rows(grid)), None, math.nan, math.nan, {"solver": "DPMpp2M"})
+def classic_table(solver: Solver, grid: Sequence[float]) -> Plan:
+    """A solver on a grid, as a plan whose errors are not known."""
+    rows = stateless(solver.rows(grid))
+    return Plan(tuple(grid), rows, None, math.nan, math.nan, {"solver": repr(solver)})
+
+
+def stateless(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The same steps with earlier states written as the state and predictions, which rows of a plan read alone.
+
+    From `x_{i+1} = a x_i + ...` an earlier state is `x_i = (x_{i+1} - ...) / a`; every `a` but the last is not 0.
+    """
+    states: list[tuple[float, list[float]]] = []  # of x_i, x_{i-1}, ..: their shares of x_i and of D_{i-1}, D_{i-2}, ..
+    found = []
+    for i, row in enumerate(rows):
+        states.insert(0, (1.0, [0.0] * i))
+        a, b = row.a, [*row.b, *[0.0] * (i + 1 - len(row.b))]
+        for share, (own, past) in zip(row.states, states, strict=False):
+            a += share * own
+            b = [b[0], *(w + share * one for w, one in zip(b[1:], past, strict=True))]
+        if a:  # the states as seen from x_{i+1} = a x_i + sum_j b_j D_{i-j}
+            seen = [(own / a, [0.0, *past]) for own, past in states]
+            states = [(own, [w - own * one for w, one in zip(past, b, strict=True)]) for own, past in seen]
+        while len(b) > 1 and b[-1] == 0:
+            b.pop()
+        found.append(Row(row.sigma, a, tuple(b)))
+    return tuple(found)
 
 
 def prepare(runner: Runner, target: str | Tensor, size: Effort, features: Features | None, seed: int) -> Setup:
@@ -226,20 +256,32 @@ def finish(task: Setup, given: Plan, chosen: Plan, about: dict[str, Any]) -> Pla
     """The chosen plan where the third set of latents confirms it, else the given one, with what was found there."""
     was = task.merit(given, HELD)
     now = was if chosen is given else task.merit(chosen, HELD)
-    kept = chosen is given or not now.value(was) < was.value(was)
+    by_distance = task.by_distance
+    kept = chosen is given or not now.value(was, by_distance) < was.value(was, by_distance)
     x, fine = task.states[HELD], task.fine[HELD]
     grids = classic_grids(task.runner.start.sigma, given.nfe)
     tables = [DPMpp2M().rows(grid) for grid in grids]
     ends = [task.runner.run(rows, None, x, len(fine)) for rows in tables]
     classic = min(task.goal.pairing.rms(end - fine)[0] for end in ends)
     found = {
-        "kept": kept, "given": figures(was, was), "held out": figures(was if kept else now, was),
+        "kept": kept, "decided by": "distance" if by_distance or not was.excess else "moments",
+        "given": figures(was, was, by_distance), "held out": figures(was if kept else now, was, by_distance),
         "evaluations": task.runner.spent, "seconds": round(time.perf_counter() - about.pop("began"), 2),
     }  # fmt: skip
     if kept and chosen is not given:
-        found["refused"] = figures(now, was)
+        found["refused"] = figures(now, was, by_distance)
     provenance = {**given.provenance, "tuned": {**about, **found}}
+    made_for = given.made_for if kept and given.made_for else partner(task.runner.start) or given.made_for
     if kept and not math.isnan(given.expected_error):
-        return replace(given, provenance=provenance)
-    error = was.plain if kept else now.plain
-    return replace(given if kept else chosen, expected_error=error, classic_error=classic, provenance=provenance)
+        return replace(given, provenance=provenance, made_for=made_for)
+    tuned = given if kept else chosen
+    expected = was.plain if kept else now.plain
+    return replace(tuned, expected_error=expected, classic_error=classic, provenance=provenance, made_for=made_for)
+
+
+def partner(start: Start) -> MadeFor | None:
+    """What a plan tuned from a start keeps of it, as those of `plan` do; None: the start is no mixture."""
+    mixture = start.mixture if isinstance(start, MixtureStart) else None
+    if mixture is None:
+        return None
+    return MadeFor(tuple(mixture.shape), len(mixture.weight), start.sigma, mixture.fingerprint)
