@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from headstart.sampling import integrate
+from headstart.sampling.edge import check_denoiser
 from headstart.sampling.request import initial_state
 from headstart.solver import Euler
 from headstart.solver.grid import log_uniform
-from headstart.start import Start
+from headstart.start.protocol import Start
 
 WEIGHT = 1.15  # of every step but the last: errors made early are carried on
 FINE, SAMPLES = 60, 256
@@ -47,8 +48,12 @@ def gits(
         `[nfe + 1]`, float64, from `start.sigma` to 0.
 
     Raises:
-        ValueError: `nfe` or `n` out of range, or levels that do not descend; named, before any network call.
+        ValueError, TypeError: `nfe` or `n` out of range, levels that do not descend, a start at no level, or a
+            denoiser that is none; named, before any network call.
     """
+    check_denoiser("gits", denoiser)
+    if not isinstance(start, Start):
+        raise TypeError(f"gits: start must be at a noise level, such as mixture.at(sigma), got {type(start).__name__}")
     if not isinstance(nfe, int) or isinstance(nfe, bool) or not 1 <= nfe <= FINE:
         raise ValueError(f"gits: nfe must be an integer from 1 to {FINE}, got {nfe!r}")
     if not isinstance(n, int) or n < 1:
