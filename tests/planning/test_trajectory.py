@@ -75,4 +75,8 @@ def test_refusals_come_before_any_call() -> None:
         hs.gits(never, start, 4, n=0)
     with pytest.raises(ValueError, match="gits: sigma_min must be"):
         hs.gits(never, start, 4, sigma_min=20.0)
+    with pytest.raises(TypeError, match="gits: denoiser must be"):
+        hs.gits(None, start, 4)
+    with pytest.raises(TypeError, match="gits: start must be"):
+        hs.gits(never, hs.Classic, 4)  # type: ignore[arg-type]
     assert hs.gits(never, start, 1).tolist() == [20.0, 0.0]

@@ -256,6 +256,12 @@ def test_moments_of_real_samples_are_at_their_floor_and_minor_directions_count()
     assert spaced(16, 784, 16)[-1] == 783
 
 
+def test_data_may_be_a_numpy_array() -> None:
+    small: Any = {"n": 8, "iterations": 1, "progress": False}
+    plans = [hs.tune(table(3), Exact(LAW), START, data, **small) for data in (DATA, DATA.numpy())]
+    assert plans[0].table == plans[1].table
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
@@ -264,6 +270,10 @@ def test_moments_of_real_samples_are_at_their_floor_and_minor_directions_count()
         ((4, Exact(LAW), START, "data"), {}, "target must be"),
         ((4, Exact(LAW), START, DATA[:, :3]), {}, "target must be"),
         ((4, Exact(LAW), START, DATA * float("nan")), {}, "target must be"),
+        ((4, Exact(LAW), START, DATA.long()), {}, "target must be finite floating data"),
+        ((4, Exact(LAW), START, DATA.numpy()[:, :3]), {}, "target must be finite floating data"),
+        ((4, Exact(LAW), START, [0.0]), {}, "target must be"),
+        ((True, Exact(LAW), START), {}, "tune: plan must be"),
         ((4, Exact(LAW), START), {"steps": 3}, "options must be among"),
         ((4, Exact(LAW), START), {"features": torch.abs}, "features must go with data"),
         ((4, Exact(LAW), START), {"n": 4}, "n must be"),

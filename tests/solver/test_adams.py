@@ -112,6 +112,9 @@ def test_refusals() -> None:
             hs.IPNDM(bad)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="DEIS: steps must be an integer from 1 to 3"):
         hs.DEIS(4)
+    for nothing in (2, hs.DEIS):
+        with pytest.raises(TypeError, match="AFS: solver must be a solver"):
+            hs.AFS(nothing)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"AFS: the first row of .* makes no call"):
         hs.AFS(hs.Heun(churn=hs.Churn(40.0))).rows([80.0, 1.0, 0.0])
 

@@ -380,3 +380,10 @@ def test_weights_and_degrees_of_freedom_are_real():
         GaussianMixture(made, torch.ones(3) + 2j, (5,))
     with pytest.raises(ValueError, match="StudentTMixture: df must be real"):
         StudentTMixture(made, torch.ones(3), (5,), df=torch.full((3,), 5 + 1j))
+
+
+def test_a_start_says_what_it_is() -> None:
+    points = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    start = GaussianMixture.fit(points, 2, labels=torch.arange(200) % 4)
+    assert repr(start) == "<GaussianMixture shape=(3,), components=2, classes=4>"
+    assert repr(start) in repr(start.at(2.0))

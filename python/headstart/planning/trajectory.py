@@ -24,7 +24,7 @@ from headstart.sampling.edge import check_denoiser, check_start, settle
 from headstart.sampling.request import initial_state
 from headstart.solver import Euler
 from headstart.solver.grid import log_uniform
-from headstart.start import Start
+from headstart.start.protocol import Start
 
 WEIGHT = 1.15  # of every step but the last: errors made early are carried on
 FINE, SAMPLES = 60, 256
@@ -49,14 +49,15 @@ def gits(
         `[nfe + 1]`, float64, from `start.sigma` to 0.
 
     Raises:
-        ValueError: `nfe` or `n` out of range, or levels that do not descend; named, before any network call.
+        ValueError, TypeError: `nfe` or `n` out of range, levels that do not descend, a start at no level, or a
+            denoiser that is none; named, before any network call.
     """
+    check_denoiser("gits", denoiser)
+    check_start("gits", start)
     if not isinstance(nfe, int) or isinstance(nfe, bool) or not 1 <= nfe <= FINE:
         raise ValueError(f"gits: nfe must be an integer from 1 to {FINE}, got {nfe!r}")
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"gits: n must be an integer of at least 1, got {n!r}")
-    check_denoiser("gits", denoiser)
-    check_start("gits", start)
     sigma_min = require_number("gits", "sigma_min", sigma_min)
     if not 0 < sigma_min < start.sigma:
         raise ValueError(f"gits: sigma_min must be above 0 and below the start's {start.sigma:g}, got {sigma_min!r}")

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from headstart.guidance import Guided
 from headstart.io.progress import track
-from headstart.ops.check import require_address
+from headstart.ops.array import tensor_of
+from headstart.ops.check import describe, is_integer, require_address
 from headstart.planning.planner import MAX_CALLS
 from headstart.planning.planner import plan as plan_on_start
 from headstart.planning.runner import Runner
@@ -75,7 +76,7 @@ def tune(
             mixture's) and several tables of DPM-Solver++ 2M, iPNDM and DEIS.
         denoiser: as in `sample`.
         start: where the plan begins, any; for a plan from 80 on a start at another level, the classic one.
-        target: "network", or clean data `[N, *shape]` that the samples should look like.
+        target: "network", or clean data `[N, *shape]`, a tensor or numpy array, that the samples should look like.
         cond: keyword arguments of the denoiser; tensors may have any number of rows, taken in turn over the latents.
             For data they should have the data's own mix of classes.
         seed: of the latents; one seed gives one plan on one machine.
@@ -100,6 +101,7 @@ def tune(
     """
     began = time.perf_counter()
     settings: dict[str, Any] = {"batch": 64, "budget": 100_000, "free_history": True, **options}
+    target = tensor_of(target)
     check(plan, target, start, seed, settings)
     check_denoiser("tune", denoiser)
     if isinstance(plan, Plan):
@@ -171,16 +173,17 @@ def check(plan: Any, target: Any, start: Any, seed: int, settings: Mapping[str, 
     unknown = sorted(set(settings) - set(TuneOptions.__annotations__))
     if unknown:
         raise TypeError(f"tune: options must be among {', '.join(TuneOptions.__annotations__)}, got {unknown[0]}")
-    if not isinstance(plan, Plan) and (not isinstance(plan, int) or not 1 <= plan <= MAX_CALLS):
+    if not isinstance(plan, Plan) and (not is_integer(plan) or not 1 <= plan <= MAX_CALLS):
         raise ValueError(f"tune: plan must be a Plan or a number of calls from 1 to {MAX_CALLS}, got {plan!r}")
     if not isinstance(start, Start):
         raise TypeError(f"tune: start must be at a noise level, such as mixture.at(sigma), got {type(start).__name__}")
     if isinstance(target, Tensor):
-        if tuple(target.shape[1:]) != tuple(start.shape) or len(target) < MIN_SAMPLES or not target.isfinite().all():
-            wanted = f"finite data [N >= {MIN_SAMPLES}, {', '.join(map(str, start.shape))}]"
-            raise ValueError(f"tune: target must be {wanted}, got {list(target.shape)}")
-    elif target != "network":
-        raise ValueError(f'tune: target must be "network" or data [N, *shape], got {target!r}')
+        sound = target.is_floating_point() and tuple(target.shape[1:]) == tuple(start.shape)
+        if not sound or len(target) < MIN_SAMPLES or not target.isfinite().all():
+            wanted = f"finite floating data [N >= {MIN_SAMPLES}, {', '.join(map(str, start.shape))}]"
+            raise ValueError(f"tune: target must be {wanted}, got {describe(target)}")
+    elif not isinstance(target, str) or target != "network":
+        raise ValueError(f'tune: target must be "network" or data [N, *shape], got {target!r:.100}')
     elif "features" in settings:
         raise ValueError("tune: features must go with data as the target, got the network")
     for name in ("n", "budget", "iterations", "batch"):

@@ -20,6 +20,7 @@ class AFS:
             churn do.
 
     Raises:
+        TypeError: what is wrapped is no solver.
         ValueError: on making rows, where the first row makes no call.
 
     Reference: "Genie: Higher-Order Denoising Diffusion Solvers" (Dockhorn, Vahdat, Kreis, 2022,
@@ -27,6 +28,10 @@ class AFS:
     """
 
     solver: Solver
+
+    def __post_init__(self) -> None:
+        if isinstance(self.solver, type) or not callable(getattr(self.solver, "rows", None)):
+            raise TypeError(f"AFS: solver must be a solver such as DPMpp2M(), got {self.solver!r:.100}")
 
     @property
     def order(self) -> int:

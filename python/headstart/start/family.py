@@ -140,6 +140,10 @@ class Mixture(ABC):
         self.extremes = extremes(components)
         self.transport_levels: dict[tuple[float, float], list[float]] = {}  # chosen once for each way down
 
+    def __repr__(self) -> str:
+        classes = "" if self.class_weight is None else f", classes={len(self.class_weight)}"
+        return f"<{type(self).__name__} shape={self.shape}, components={len(self.weight)}{classes}>"
+
     @classmethod
     @abstractmethod
     def of(cls, fit: Fit, shape: tuple[int, ...]) -> Self:
