@@ -1,4 +1,4 @@
-"""The checks of arguments that every room shares: numbers and paths, refused in one form. Imports no torch."""
+"""The checks of arguments that every room shares: numbers, flags and paths, refused in one form. Imports no torch."""
 
 from __future__ import annotations
 
@@ -36,11 +36,10 @@ def require_number(op: str, name: str, value: Any, wanted: str = "a number") -> 
     Raises:
         TypeError: it is none.
     """
-    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63):
-        return float(value)
-    kind = str(getattr(value, "dtype", "")).removeprefix("torch.").lstrip("b")  # bfloat16, but not bool
-    array = getattr(value, "shape", None) == () and kind.removeprefix("u").startswith(REAL)
-    if array or (isinstance(value, Real) and not isinstance(value, bool)):
+    plain = type(value) in (float, int)  # a compiler's symbols are of these types too, and have no other attributes
+    kind = "" if plain else str(getattr(value, "dtype", "")).removeprefix("torch.").lstrip("b")  # no truth values
+    array = not plain and getattr(value, "shape", None) == () and kind.removeprefix("u").startswith(REAL)
+    if plain or array or (isinstance(value, Real) and not isinstance(value, bool)):
         try:
             return float(value)
         except OverflowError:
@@ -48,6 +47,20 @@ def require_number(op: str, name: str, value: Any, wanted: str = "a number") -> 
         except (TypeError, ValueError, RuntimeError):  # no memory, or a tracer's
             pass
     raise TypeError(f"{op}: {name} must be {wanted}, got {shown(value)}")
+
+
+def require_flag(op: str, name: str, value: Any) -> bool:
+    """What Python takes for true or false, as a bool.
+
+    Raises:
+        TypeError: it is neither, such as an array of several values.
+    """
+    if value is True or value is False:
+        return value
+    try:
+        return bool(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{op}: {name} must be True or False, got {shown(value)}") from None
 
 
 def require_path(op: str, value: Any, name: str = "path") -> Path:

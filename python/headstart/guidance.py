@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.argument import shown
 from headstart.denoiser import Denoiser, Preconditioned, predict
 
 ALWAYS = (0.0, math.inf)
@@ -66,6 +67,9 @@ class Guided:
                 sigma = sigma.expand(n).repeat(2)
             both = predict(self.denoiser, torch.cat([x, x]), sigma, **given.joint)
             main, guide = both[:n], both[n:]
+        for name, found in (("denoiser", main), ("guide", guide)):
+            if not isinstance(found, Tensor):
+                raise TypeError(f"guided: {name} must give a tensor, got {shown(found)}")
         mixed = torch.lerp(guide.to(x.dtype), main.to(x.dtype), self.weight)
         if within.all():
             return mixed

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from headstart.argument import require_flag
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -26,7 +28,7 @@ def _nothing(description: str = "") -> None:
 @contextmanager
 def track(title: str, total: int, show: bool) -> Iterator[Callable[..., None]]:
     """A function that moves a bar of `total` steps by one and may retitle it; it does nothing unless `show`."""
-    if not show:
+    if not require_flag(title, "progress", show):
         yield _nothing
         return
     with bars() as bar:

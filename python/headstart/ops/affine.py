@@ -98,8 +98,12 @@ def row(
             x, a, terms, noise, out, scaled, scale, torch.get_num_threads()
         ):
             return
-    except TypeError:  # a coefficient that is no float of Python: taken, or refused by name, below
+    except (TypeError, ValueError):  # a coefficient that is no float of Python: taken, or refused by name, below
         pass
+    except RuntimeError:  # a tensor in the place of one, or the kernel's own
+        pairs_of(op, terms)
+        require_number(op, "noise.scale", 0.0 if noise is None else noise[0])
+        raise
     a, scale, terms = require_number(op, "a", a), require_number(op, "scale", scale), pairs_of(op, terms)
     target = out if out is not None else scaled
     assert target is not None

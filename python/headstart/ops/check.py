@@ -194,7 +194,7 @@ def empty(op: str, shape: Any, dtype: torch.dtype, device: torch.device | str | 
         raise ValueError(f"{op}: shape must be [n, *shape] of integers of at least 0, got {got}")
     try:
         return torch.empty(tuple(shape), dtype=dtype, device="cpu" if device is None else device)
-    except (RuntimeError, TypeError, AssertionError):
+    except (RuntimeError, TypeError, AssertionError, ValueError, OverflowError):
         require_device(op, "cpu" if device is None else device)
         raise
 

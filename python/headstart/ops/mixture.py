@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from headstart import _core
-from headstart.argument import require_number
+from headstart.argument import require_flag, require_number
 from headstart.ops import check, library
 from headstart.ops.check import Stream
 from headstart.ops.component import Components, Tables, require_components, tables
@@ -50,6 +50,8 @@ def mixture_posterior(
     """
     require_components("mixture_posterior", components, x)
     sigma = require_number("mixture_posterior", "sigma", sigma)
+    denoise = require_flag("mixture_posterior", "denoise", denoise)
+    respond = require_flag("mixture_posterior", "respond", respond)
     if x.dim() != 2 or x.shape[1] != components.mean.shape[1]:
         wanted = f"[B, {components.mean.shape[1]}]"
         raise ValueError(f"mixture_posterior: x must be {wanted}, got {check.describe(x)}")
@@ -59,10 +61,10 @@ def mixture_posterior(
         wanted = f"[{k}] or [{x.shape[0]}, {k}] on {x.device}"
         raise ValueError(f"mixture_posterior: log_weight must be {wanted}, got {check.describe(log_weight)}")
     if not 0 <= sigma <= MAX_SIGMA:
-        raise ValueError(f"mixture_posterior: sigma must be in [0, {MAX_SIGMA:g}], got {sigma}")
+        raise ValueError(f"mixture_posterior: sigma must be finite and at least 0, got {sigma}; its square too")
     dispatched = library.dispatched("mixture_posterior", x, *components, log_weight)
     run = torch.ops.headstart.mixture_posterior if dispatched else _run_posterior
-    log_prob, responsibility, denoised = run(x, *components, log_weight, sigma, bool(denoise), bool(respond))
+    log_prob, responsibility, denoised = run(x, *components, log_weight, sigma, denoise, respond)
     return Posterior(log_prob, responsibility if respond else None, denoised if denoise else None)
 
 
@@ -229,7 +231,7 @@ def mixture_sample(
         raise ValueError(f"mixture_sample: component must be [n] on {mean.device}, got {check.describe(component)}")
     n = component.shape[0]
     if not 0 <= sigma <= MAX_SIGMA:
-        raise ValueError(f"mixture_sample: sigma must be in [0, {MAX_SIGMA:g}], got {sigma}")
+        raise ValueError(f"mixture_sample: sigma must be finite and at least 0, got {sigma}; its square too")
     check.require_address("mixture_sample", seed, step, offset, int(Stream.FLOOR), n, mean.shape[1])
     run = (
         torch.ops.headstart.mixture_sample

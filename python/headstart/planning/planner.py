@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 from torch import Tensor
 
+from headstart.argument import require_flag
 from headstart.denoiser import Denoiser, Preconditioned
 from headstart.io.keyword import gather
 from headstart.io.progress import track
@@ -98,6 +99,7 @@ def plan(
     """
     began, asked = time.perf_counter(), gather("plan", PlanOptions, options)
     denoiser, heldout = asked.denoiser, asked.heldout
+    free_history = require_flag("plan", "free_history", free_history)
     mixture, horizon = _require(start, nfe, sigma_start, seed, asked)
     nfe, seed = int(nfe), int(seed)
     of = start if isinstance(start, MixtureStart) else None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from headstart.argument import require_flag
 from headstart.fitting.covariance import Covariance, Full, LowRank
 from headstart.io.keyword import gather
 from headstart.ops.check import is_integer
@@ -99,7 +100,9 @@ def fit(
     """
     asked, data = gather("fit", MixtureOptions, options), check_data("fit", data)
     labels, by_class = asked.labels, asked.by_class
-    if by_class is None:
+    if by_class is not None:
+        by_class = require_flag("fit", "by_class", by_class)
+    else:
         by_class = labels is not None and components is None and enough_by_class(labels, len(data))
     components, covariance = choose_size(data, components, covariance, labels if by_class else None)
     options["by_class"] = by_class
