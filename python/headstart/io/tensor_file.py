@@ -227,6 +227,8 @@ def read_safetensors_file(path: str | Path) -> tuple[dict[str, str], dict[str, T
         require_memory(size_of(file), path)
     try:
         with memory_for(path), safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # copies begin at torch's own alignment: on addresses of the file's, matrix products round differently
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
     except SafetensorError as error:
         raise DataError(f"{path} is truncated or no safetensors file ({brief(error)})") from None
