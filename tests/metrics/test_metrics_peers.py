@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -141,6 +142,17 @@ def test_inception_takes_grey_images_and_refuses_other_weights(weights: Path, tm
     (tmp_path / "text.pth").write_text("hello")
     with pytest.raises(ValueError, match=r"text.pth: not a file"):
         InceptionFeatures(tmp_path / "text.pth")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_weights_are_read_as_any_file_of_a_stranger(tmp_path: Path) -> None:
+    """A pipe does not hang, and memory that is not in the file is not asked for."""
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(ValueError, match=r"pipe.pth: .* a pipe"):
+        InceptionFeatures(tmp_path / "pipe.pth")
+    torch.save({"conv.weight": torch.zeros(1).expand(2**40, 8)}, tmp_path / "vast.pth")
+    with pytest.raises(ValueError, match=r"vast.pth: not a file of Inception weights \("):
+        InceptionFeatures(tmp_path / "vast.pth")
 
 
 def test_dinov2_features_are_the_class_token(tmp_path: Path) -> None:

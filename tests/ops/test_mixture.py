@@ -192,6 +192,21 @@ def test_bad_input(change: dict, error: str) -> None:
         ops.mixture_posterior(**{**arguments, **change})
 
 
+@pytest.mark.parametrize("name", ["variance", "spread"])
+@pytest.mark.parametrize("value", [-1.0, -1e-3, math.nan])  # -1e-3: the noise would hide it
+def test_a_variance_below_zero_is_refused(name: str, value: float) -> None:
+    components = random_components("rank2", 3, 4, dtype=torch.float32)
+    values = getattr(components, name).clone()
+    values[1, 0] = value
+    components = components._replace(**{name: values})
+    for op, call in (
+        ("mixture_posterior", lambda: ops.mixture_posterior(torch.ones(2, 4), components, torch.zeros(3), 0.5)),
+        ("mixture_sample", lambda: ops.mixture_sample(torch.zeros(2, dtype=torch.int64), components, 0.5, 0)),
+    ):
+        with pytest.raises(ValueError, match=f"{op}: {name} must be at least 0, got"):
+            call()
+
+
 def test_a_singular_covariance_needs_noise() -> None:
     components = ops.Components(torch.zeros(1, 3), torch.zeros(1, 1))
     with pytest.raises(ValueError, match="sigma must be positive where a covariance is singular"):

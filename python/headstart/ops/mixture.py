@@ -46,7 +46,7 @@ def mixture_posterior(
         respond: also give the responsibilities.
 
     Raises:
-        TypeError, ValueError: a dtype, shape, device or sigma unlike the above.
+        TypeError, ValueError: a dtype, shape, device or sigma unlike the above; on the CPU also a variance below 0.
     """
     require_components("mixture_posterior", components, x)
     sigma = require_number("mixture_posterior", "sigma", sigma)
@@ -66,6 +66,17 @@ def mixture_posterior(
     run = torch.ops.headstart.mixture_posterior if dispatched else _run_posterior
     log_prob, responsibility, denoised = run(x, *components, log_weight, sigma, denoise, respond)
     return Posterior(log_prob, responsibility if respond else None, denoised if denoise else None)
+
+
+def _require_variances(op: str, components: Components) -> None:
+    """Refuses variances that are none, where looking does not wait for a device.
+
+    Raises:
+        ValueError: negative variance or spread, or NaN.
+    """
+    for name, values in (("variance", components.variance), ("spread", components.spread)):
+        if values is not None and values.is_cpu and not bool((values >= 0).all()):
+            raise ValueError(f"{op}: {name} must be at least 0, got {float(values.min()):g}")
 
 
 def _require_regular(components: Components) -> None:
@@ -96,6 +107,7 @@ def _run_posterior(*arguments: Any) -> Want:
     if axes is not None and axes.shape[1] == 0:
         axes = spread = None
     components = Components(mean, variance, axes, spread)
+    _require_variances("mixture_posterior", components)
     if sigma == 0:
         _require_regular(components)
     at = tables(components, sigma)
@@ -250,6 +262,7 @@ def _run_sample(*arguments: Any) -> Tensor:
     out = mean.new_empty(n, d)
     if n == 0:
         return out
+    _require_variances("mixture_sample", Components(mean, variance, axes, spread))
     least, most = int(component.min()), int(component.max())
     if least < 0 or most >= k:
         raise ValueError(f"mixture_sample: component must be in [0, {k}), got {least} to {most}")
