@@ -19,6 +19,11 @@ SIGMA_MIN = (0.002, 0.01, 0.03, 0.1)
 EVERY_GRID = ("2M", "Heun")  # other solvers have log grids alone
 
 
+def slug(name: str, grid: str, nfe: int) -> str:
+    """A row's name in files."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", f"{name}-{grid}-{nfe}").strip("-")
+
+
 @dataclass(frozen=True)
 class Method:
     """One row of the table before it is scored.
@@ -43,7 +48,7 @@ class Method:
     @property
     def key(self) -> str:
         """Its name in files."""
-        return re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.name}-{self.grid}-{self.nfe}").strip("-")
+        return slug(self.name, self.grid, self.nfe)
 
 
 FINE = Method("classic", "fine", "fine solution", "", 0, 80.0)

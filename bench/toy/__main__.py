@@ -2,14 +2,13 @@
 
 Laws, starts and metrics are those of the paper's toy study ("Initialization-Aware Score-Based Diffusion Sampling",
 Fassina, Cardoso, Le Corff, Romary, 2026, https://arxiv.org/abs/2603.00772), with the solvers that are strong at few
-calls beside its own. A finished row stays in `DIR/toy.csv`, so a killed or stopped run goes on; `report.md` and plots
-are written when it ends or stops, from the file alone.
+calls beside its own. A finished row stays in `DIR/toy.json`, so a killed or stopped run goes on, and torchrun shares
+the samples out; `report.md` and plots are written when it ends or stops, from the file alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,17 +16,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import headstart as hs
 from bench.toy.bars import LARGE, PUBLISHED
-from bench.toy.law import Toy
 from bench.toy.network import network
-from bench.toy.plan import BRIEF, COLUMNS, WHOLE, Plan, Task, solver_and_grid, tasks
+from bench.toy.plan import BRIEF, WHOLE, Plan, Task, solver_and_grid, tasks
+from bench.toy.record import as_text, finite
 from bench.toy.report import write_report
 from bench.toy.score import FAR, NEAR, Score, budget, immse, kl, large, tails
 from bench.toy.start import BUILDERS, LEARNED, Built, Setting, missing
-from headstart.io.output import write
+from headstart.compare.run import Experiment, find_ranks, run
+from headstart.compare.store import Result
+from headstart.solver import calls
+
+PART = 10_000  # samples kept and shared out at a time
 
 
 class Bench:
@@ -54,73 +58,69 @@ class Bench:
     def denoiser(self, task: Task) -> Any:
         return self.plan.toys[task.law].denoise if task.denoiser == "exact" else self.network(task.law)
 
-    def run(self, task: Task) -> dict[str, Any]:
-        """The row of a task."""
-        row = self.scored(task)
-        published = task.law in PUBLISHED and task.seed == 0 and task.train == self.plan.sizes[-1]
-        if published and task.start == "exact samples":
-            row |= large(self.plan.toys[task.law], self.plan.toys[task.law].law.sample(LARGE, 3000), 0)
-        elif published and task.start in LEARNED and task.solver == "DDPM":
-            row |= large(self.plan.toys[task.law], self.draw(task, LARGE)[0], 0)
-        return row
+    def prepare(self, task: Task) -> None:
+        """Fits the start, and trains the network where the task has one."""
+        if task.start != "exact samples":
+            self.build(task.law, task.train, task.seed, task.start)
+            self.denoiser(task)
 
-    def draw(self, task: Task, n: int) -> tuple[Tensor, Any]:
-        """`n` samples of a task, and what they cost."""
-        built = self.build(task.law, task.train, task.seed, task.start)
-        solver, grid = solver_and_grid(task, built.start.sigma)
-        return hs.sample(
-            self.denoiser(task), built.start, n, grid=grid, solver=solver, seed=4000 + task.seed, batch=10_000,
-            return_info=True,
-        )  # fmt: skip
-
-    def scored(self, task: Task) -> dict[str, Any]:
-        began, toy, seed = time.perf_counter(), self.plan.toys[task.law], task.seed
+    def draw(self, task: Task, count: int, seed: int, first: int) -> tuple[Tensor, float]:
+        """Samples `first .. first + count - 1` of a task, and the seconds they took."""
+        began, law = time.perf_counter(), self.plan.toys[task.law].law
         if task.start == "exact samples":
-            return self.row(task, toy, toy.law.sample(toy.n, 3000 + seed), began)
-        built = self.build(task.law, task.train, seed, task.start)
-        if task.solver == "start":
-            found = dict(zip(("kl", "kl_error"), kl(toy, built.start, seed), strict=True))
-            found |= dict(zip(("immse", "immse_error"), immse(toy, built.start, seed), strict=True))
-            deep = toy.heavy and task.train == WHOLE.sizes[-1]
-            found |= tails(toy, built.start, seed, FAR if deep else NEAR)
-            return asdict(task) | found | {"fit_seconds": built.seconds, "seconds": time.perf_counter() - began}
-        if task.solver == "budget":
-            found = budget(toy, built.start, self.denoiser(task), solver_and_grid(task, built.start.sigma)[1], seed)
-            return asdict(task) | found | {"seconds": time.perf_counter() - began}
+            return law.sample(count, 3000 + seed, first), time.perf_counter() - began
+        built = self.build(task.law, task.train, task.seed, task.start)
         if task.solver == "none":
-            return self.row(task, toy, built.law.at(0.0).sample(toy.n, seed=4000 + seed), began)
-        x, info = self.draw(task, toy.n)
-        return self.row(task, toy, x, began) | {"nfe": info.nfe}
+            return built.law.at(0.0).sample(count, 4000 + seed, first), time.perf_counter() - began
+        solver, grid = solver_and_grid(task, built.start.sigma)
+        x = hs.sample(
+            self.denoiser(task), built.start, count, grid=grid, solver=solver, seed=4000 + seed, batch=PART,
+            offset=first,
+        )  # fmt: skip
+        return x, time.perf_counter() - began
 
-    def row(self, task: Task, toy: Toy, x: Tensor, began: float) -> dict[str, Any]:
-        figures = self.score(task.law, task.seed)(x)
-        return asdict(task) | {"n": len(x)} | figures | {"seconds": time.perf_counter() - began}
+    def figures(self, task: Task, x: Tensor | None) -> dict[str, Any]:
+        """All figures of a task, whose samples are `x`."""
+        if x is None:
+            return self.figures_of_start(task)
+        found: dict[str, Any] = {"n": len(x), **self.score(task.law, task.seed)(x)}
+        if task.start != "exact samples" and task.solver != "none":
+            sigma = self.build(task.law, task.train, task.seed, task.start).start.sigma
+            solver, grid = solver_and_grid(task, sigma)
+            found["nfe"] = calls(solver.rows(grid.tolist()))
+        if task.law in PUBLISHED and task.seed == 0 and task.train == self.plan.sizes[-1]:
+            toy = self.plan.toys[task.law]
+            if task.start == "exact samples":
+                found |= large(toy, toy.law.sample(LARGE, 3000), 0)
+            elif task.start in LEARNED and task.solver == "DDPM":
+                found |= large(toy, self.draw(task, LARGE, 0, 0)[0], 0)
+        return found
+
+    def figures_of_start(self, task: Task) -> dict[str, Any]:
+        toy, seed = self.plan.toys[task.law], task.seed
+        built = self.build(task.law, task.train, seed, task.start)
+        if task.solver == "budget":
+            return budget(toy, built.start, self.denoiser(task), solver_and_grid(task, built.start.sigma)[1], seed)
+        found = dict(zip(("kl", "kl_error"), kl(toy, built.start, seed), strict=True))
+        found |= dict(zip(("immse", "immse_error"), immse(toy, built.start, seed), strict=True))
+        deep = toy.heavy and task.train == WHOLE.sizes[-1]
+        return found | tails(toy, built.start, seed, FAR if deep else NEAR) | {"fit_seconds": built.seconds}
 
 
-def key(row: dict[str, Any]) -> tuple[str, ...]:
-    """What a row is found by again; DDPM's calls follow from its grid."""
-    nfe = 0 if row["solver"] == "DDPM" else row["nfe"]
-    return (*(str(row[name]) for name in COLUMNS[:6]), str(nfe))
+def add_row(bench: Bench, task: Task, result: Result) -> None:
+    """Draws the samples of a task and keeps its row."""
+    began, toy = time.perf_counter(), bench.plan.toys[task.law]
+    n = toy.n if task.sampled else 0
+    experiment = Experiment(bench, n, PART, result.path.parent / "samples", exact=True)
 
+    def add(task: Task, seed: int) -> None:
+        x = torch.from_numpy(experiment.gather(task, seed)["arr_0"]) if task.sampled else None
+        row = asdict(task) | bench.figures(task, x) | {"seconds": time.perf_counter() - began}
+        result.add(task.key, finite(row))
+        experiment.drop(task, seed)
+        print(*(f"{part!s:>14}" for part in asdict(task).values()), f"{row['seconds']:.2f} s", flush=True)
 
-def load(path: Path) -> list[dict[str, Any]]:
-    """Rows of a table, as text."""
-    if not path.exists():
-        return []
-    with path.open() as handle:
-        return list(csv.DictReader(handle))
-
-
-def save(path: Path, rows: list[dict[str, Any]]) -> None:
-    """The table, whole or not at all; figures to five digits."""
-
-    def put(temporary: Path) -> None:
-        with temporary.open("w", newline="") as handle:
-            table = csv.DictWriter(handle, COLUMNS, restval="", lineterminator="\n")
-            table.writeheader()
-            table.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-
-    write(path, put)
+    run(experiment, [(task, task.seed)], add, task.key, find_ranks())
 
 
 def main() -> None:
@@ -132,23 +132,21 @@ def main() -> None:
     parser.add_argument("--law", action="append", help="only this law (repeatable)")
     parser.add_argument("--without", action="append", default=[], help="leave out this start (repeatable)")
     arguments = parser.parse_args()
-    plan, table = BRIEF if arguments.quick else WHOLE, arguments.out / "toy.csv"
-    began, rows = time.perf_counter(), load(table)
-    done, bench = {key(row) for row in rows}, Bench(plan, arguments.fits or arguments.out / "fits")
+    plan = BRIEF if arguments.quick else WHOLE
+    result = Result(arguments.out / "toy.json", "toy", {"quick": arguments.quick})
+    began, bench = time.perf_counter(), Bench(plan, arguments.fits or arguments.out / "fits")
     skipped: dict[str, str] = {}
-    left = [task for task in tasks(plan) if key(asdict(task)) not in done]
-    for task in left:
+    for task in [task for task in tasks(plan) if not result.has(task.key)]:
         reason = "left out by --without" if task.start in arguments.without else missing(task.start)
         if reason or (arguments.law and task.law not in arguments.law):
             skipped |= {task.start: reason} if reason else {}
             continue
         if time.perf_counter() - began > arguments.seconds:
-            print(f"stopped: {len(rows)} rows done; run the same command to go on")
+            print(f"stopped: {len(result.rows)} rows done; run the same command to go on")
             break
-        rows.append(bench.run(task))
-        save(table, rows)
-        print(*(f"{part!s:>14}" for part in asdict(task).values()), f"{rows[-1]['seconds']:.2f} s", flush=True)
-    write_report(arguments.out, load(table), plan.toys, skipped)
+        add_row(bench, task, result)
+    if find_ranks()[0] == 0:
+        write_report(arguments.out, as_text(result.rows), plan.toys, skipped)
 
 
 if __name__ == "__main__":

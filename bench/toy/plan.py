@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -39,8 +39,24 @@ class Task:
     solver: str
     nfe: int
 
+    @property
+    def key(self) -> str:
+        """What its row is found by again, and its name in files."""
+        return key_of(asdict(self))
+
+    @property
+    def sampled(self) -> bool:
+        """Whether samples are scored, not the start itself."""
+        return self.solver not in ("start", "budget")
+
 
 COLUMNS = (*(field.name for field in fields(Task)), "n", *FIGURES, *OF_START, *OF_BUDGET, "seconds")
+
+
+def key_of(row: Mapping[str, Any]) -> str:
+    """What a row is found by again; DDPM's calls follow from its grid."""
+    nfe = 0 if row["solver"] == "DDPM" else row["nfe"]
+    return "-".join(str(part) for part in (*(row[name] for name in COLUMNS[:6]), nfe)).replace(" ", "_")
 
 
 @dataclass(frozen=True)

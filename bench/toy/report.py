@@ -113,7 +113,7 @@ def write_report(out: Path, rows: Rows, toys: Mapping[str, Toy], skipped: Mappin
     present = {name: toy for name, toy in toys.items() if select(rows, law=name)}
     lines = [
         "# Toy laws", "",
-        "Written by `python -m bench.toy`; every figure is in `toy.csv`. Mean ± standard deviation over seeds "
+        "Written by `python -m bench.toy`; every figure is in `toy.json`. Mean ± standard deviation over seeds "
         "(training set, fit, samples and references change with the seed; flows and networks are trained once, and "
         "only their samples change).",
         "",
