@@ -69,7 +69,8 @@ def tune(
     For data the merit is `ln(S / S_real)` on the second set of features, `S` the moments' square and `S_real` what nine
     in ten groups of as many real samples stay below; a plan at more than four times the given plan's distance to the
     fine solution, and a tenth of the data's scale, is not taken. Where the given plan's samples are as near as real
-    ones, as where network and start are exact, moments have nothing more to tell and only the distance counts.
+    ones on the first or second set of latents, as where network and start are exact, moments have nothing more to
+    tell and only the distance counts.
 
     Args:
         plan: what to begin from, or a number of network calls: then the best of the plan on the start (a Gaussian
