@@ -90,7 +90,7 @@ def test_what_is_no_path_is_refused_by_name(name: str, value: Any) -> None:
         (PATHS | other)[name](value)
 
 
-@pytest.mark.parametrize("value", ["", "a\0b", b"a\0b"])
+@pytest.mark.parametrize("value", ["a\0b", b"a\0b"])
 def test_a_path_that_no_system_has_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^op: path must name a file or folder, got "):
         require_path("op", value)

@@ -68,7 +68,7 @@ def require_path(op: str, value: Any, name: str = "path") -> Path:
 
     Raises:
         TypeError: neither text, bytes nor an os.PathLike.
-        ValueError: empty, or with a null character, which no system's names have.
+        ValueError: with a null character, which no system's names have.
     """
     try:
         text = os.fsdecode(value) if not isinstance(value, type) else None
@@ -76,7 +76,7 @@ def require_path(op: str, value: Any, name: str = "path") -> Path:
         text = None
     if text is None:
         raise TypeError(f"{op}: {name} must be a str or os.PathLike, got {shown(value)}")
-    if not text or "\0" in text:
+    if "\0" in text:
         raise ValueError(f"{op}: {name} must name a file or folder, got {shown(value)}")
     found = Path(text)
     try:

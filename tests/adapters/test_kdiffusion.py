@@ -101,5 +101,5 @@ def test_a_denoiser_as_a_model_takes_levels_that_differ(network: hs.EDM) -> None
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(TypeError, match=r"denoiser: model must be a callable .* got int"):
         kdiffusion.denoiser(3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"model: denoiser must be a denoiser D\(x, sigma, \*\*cond\), got str"):
+    with pytest.raises(TypeError, match=r"model: denoiser must be a callable D\(x, sigma, \*\*cond\), got str"):
         kdiffusion.model("D")  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -92,7 +92,9 @@ class Plan:
                 raise TypeError(f"Plan: {name} must be a tuple, got {shown(getattr(self, name))}")
         if not isinstance(self.provenance, Mapping):
             raise TypeError(f"Plan: provenance must be a mapping of names, got {shown(self.provenance)}")
-        if not all(isinstance(row, (list, tuple)) and 2 <= len(row) <= len(Row._fields) for row in self.table):
+        if not all(type(row) not in (str, bytes) and isinstance(row, Collection) for row in self.table) or not all(
+            not hasattr(row, "dtype") and 2 <= len(row) <= len(Row._fields) for row in self.table
+        ):
             raise TypeError("Plan: table must be of rows, each a Row(sigma, a, b, ...)")
         nodes = tuple(require_number("Plan", "nodes", level, "a tuple of numbers") for level in self.nodes)
         object.__setattr__(self, "nodes", nodes)
