@@ -111,7 +111,7 @@ class Training:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"fit: {name} must be in [0, 1), got {getattr(self, name)}")
         if not is_integer(self.seed) or not 0 <= self.seed < 2**64:
-            raise ValueError(f"fit: seed must be an integer in [0, 2^64), got {shown(self.seed)}")
+            raise ValueError(f"fit: seed must be in [0, 2^64), got {shown(self.seed)}")
         object.__setattr__(self, "seed", int(self.seed))
 
     def identity(self) -> dict[str, Any]:
