@@ -92,7 +92,7 @@ def test_another_schema_or_setting_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has schema 2, this headstart reads 1"):
         Result(result.path, "speed", {"n": 1})
     result.path.write_text("{")
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="truncated or no JSON text"):
         Result(result.path, "speed", {"n": 1})
 
 
