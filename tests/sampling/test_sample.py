@@ -165,7 +165,7 @@ def test_no_samples(gaussian: GaussianLaw) -> None:
     ("change", "error"),
     [
         ({"steps": None}, "sample: steps or grid must be given"),
-        ({"steps": 0}, "log_uniform: steps must be an integer of at least 1, got 0"),
+        ({"steps": 0}, "log_uniform: steps must be an integer from 1 to 16777216, got 0"),
         ({"n": -1}, "sample: n must be an integer of at least 0, got -1"),
         ({"batch": 0}, "sample: batch must be an integer of at least 1, got 0"),
         (

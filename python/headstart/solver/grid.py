@@ -60,7 +60,7 @@ def log_uniform(sigma_max: float, sigma_min: float, steps: int) -> Tensor:
 
 def _require(op: str, sigma_max: float, sigma_min: float, steps: int) -> tuple[float, float]:
     if not isinstance(steps, Integral) or isinstance(steps, bool) or not 1 <= steps <= MAX_STEPS:
-        raise ValueError(f"{op}: steps must be an integer of at least 1 (at most {MAX_STEPS}), got {shown(steps)}")
+        raise ValueError(f"{op}: steps must be an integer from 1 to {MAX_STEPS}, got {shown(steps)}")
     sigma_max, sigma_min = (
         require_number(op, name, value) for name, value in (("sigma_max", sigma_max), ("sigma_min", sigma_min))
     )
