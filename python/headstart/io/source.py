@@ -134,7 +134,7 @@ def read_dataset(
         progress: show a bar.
 
     Raises:
-        DataError: anything that cannot be read as said above.
+        DataError: anything that cannot be read in one of these forms.
     """
     if str(source).startswith("zoo:"):
         from headstart import zoo

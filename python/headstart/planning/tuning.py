@@ -56,7 +56,7 @@ def tune(
 ) -> Plan:  # fmt: skip
     """A plan fitted to the network by forward calls alone: compiled, half-precision, guided and remote ones work too.
 
-    Unknowns `u` (`planning/unknown.py`): log-gaps of the nodes, the call level of every row after the first, and
+    Unknowns `u` (`planning/search.py`): log-gaps of the nodes, the call level of every row after the first, and
     weights of the predictions, all of them where the target is the network, a gain and a bend `(1 + g_i) D_i +
     b_i (D_i - D_{i-1})` a row where it is data. Residuals `r(u)` (`planning/target.py`): of the network, `x - x_fine`
     from the same latents, as it is and with minor directions brought up, divided by each sample's rms; of the data,

@@ -81,7 +81,7 @@ def require_latents(pipe: Any) -> None:
     """Refuses a pipeline that draws its own latents.
 
     Raises:
-        ValueError: as said.
+        ValueError: the pipeline takes no latents.
     """
     if callable(pipe) and "latents" not in inspect.signature(pipe).parameters:
         raise ValueError(
@@ -94,7 +94,7 @@ def require_argument(scheduler: Any, argument: str, instead: str) -> None:
     """Refuses a scheduler whose `set_timesteps` has no such argument.
 
     Raises:
-        ValueError: as said.
+        ValueError: the scheduler takes no such argument.
     """
     if argument not in inspect.signature(scheduler.set_timesteps).parameters:
         raise ValueError(f"{argument}: {type(scheduler).__name__} takes no {argument}; use {instead}")
@@ -111,7 +111,7 @@ def require_kept(op: str, name: str, wanted: list[Any], made: list[Any]) -> None
     """Refuses a scheduler that made others of the levels it was given.
 
     Raises:
-        ValueError: as said.
+        ValueError: the levels made are not those wanted.
     """
     if len(made) != len(wanted) or any(abs(a - b) > 1e-4 * abs(a) for a, b in zip(wanted, made, strict=True)):
         raise ValueError(

@@ -149,7 +149,7 @@ def distinct(grid: Tensor, rounded: Tensor) -> Tensor:
     """`rounded`, refused where levels that differ in `grid` do not.
 
     Raises:
-        ValueError: as said.
+        ValueError: two levels became one.
     """
     same = (rounded.diff() == 0) & (grid.diff() != 0)
     if same.any():
